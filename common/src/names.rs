@@ -1,0 +1,51 @@
+//! Names that several programs must agree on: labels, conditions, ports, containers and endpoints.
+
+/// Label of every object this project creates.
+pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
+/// Value of [`MANAGED_BY_LABEL`].
+pub const MANAGED_BY: &str = "pilotlight";
+/// Label of a pod or WarmPod with the name of its pool.
+pub const POOL_LABEL: &str = "llmsafespace.dev/pool";
+/// Label of a pod or WarmPod with the hash of its shape.
+pub const SHAPE_LABEL: &str = "llmsafespace.dev/shape";
+/// Label that the Service of a namespace selects its sandbox pods by.
+pub const SANDBOX_POD_LABEL: &str = "llmsafespace.dev/sandbox-pod";
+/// Node label that every sandbox pod selects; the scheduler sets it while the node's agent is ready.
+pub const AGENT_READY_LABEL: &str = "llmsafespace.dev/agent";
+/// Value of [`AGENT_READY_LABEL`].
+pub const AGENT_READY: &str = "ready";
+/// Readiness gate and pod condition that the node agent sets once a pod is armed.
+pub const PREPARED_CONDITION: &str = "llmsafespace.dev/prepared";
+/// Name of the headless Service of each namespace with sandboxes, and the pods' subdomain.
+pub const SUBDOMAIN: &str = "sandboxes";
+/// Name of the only container of a sandbox pod.
+pub const CONTAINER: &str = "sandbox";
+/// Audience of the token an agent shows the scheduler; a token for the API server is of no use there.
+pub const STREAM_AUDIENCE: &str = "pilotlight-scheduler";
+/// Field manager of the scheduler's writes.
+pub const SCHEDULER_MANAGER: &str = "pilotlight-scheduler";
+/// Field manager of the node agent's writes.
+pub const AGENT_MANAGER: &str = "pilotlight-node-agent";
+/// Label of an object that the running WarmPod owns, by kind, in owner references.
+pub const WARM_POD_KIND: &str = "WarmPod";
+
+/// Condition types of a Sandbox, in the order in which they become true.
+pub mod conditions {
+    /// The request is understood and can be fulfilled in principle.
+    pub const ACCEPTED: &str = "Accepted";
+    /// A pod was assigned.
+    pub const ASSIGNED: &str = "Assigned";
+    /// The pod's node enforces what the sandbox asks for.
+    pub const PREPARED: &str = "Prepared";
+    /// The sandbox runs. (Also of a WarmPool: it holds its minimum.)
+    pub const READY: &str = "Ready";
+    /// Of a WarmPool: pods are being added.
+    pub const SCALING_UP: &str = "ScalingUp";
+    /// Of a WarmPool: pods are being removed.
+    pub const SCALING_DOWN: &str = "ScalingDown";
+}
+
+/// The name under which a sandbox pod is reachable: known before assignment, so that it costs no write.
+pub fn endpoint(pod: &str, namespace: &str, cluster_domain: &str) -> String {
+    format!("{pod}.{SUBDOMAIN}.{namespace}.svc.{cluster_domain}")
+}

@@ -1,0 +1,83 @@
+//! The stable words that stand in conditions, events, metric labels and the node stream.
+//!
+//! Programs match on them, so a word is never changed, only added.
+
+use serde::{Deserialize, Serialize};
+
+/// Why a Sandbox or WarmPool cannot be fulfilled as it stands.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
+pub enum Reason {
+    /// No RuntimeEnvironment of that name.
+    RuntimeNotFound,
+    /// No SandboxProfile of that name.
+    ProfileNotFound,
+    /// A `profileRef` without a name, or into another namespace.
+    ProfileInvalid,
+    /// A quantity that cannot be read, or is out of bounds.
+    InvalidResources,
+    /// Less than the runtime's minimum.
+    InsufficientResources,
+    /// A path that is not absolute, climbs, or overlaps another.
+    InvalidFilesystem,
+    /// User 0, or a deviation without `securityLevel: custom`.
+    InvalidSecurityContext,
+    /// The seccomp profile is not installed.
+    SeccompProfileUnknown,
+    /// `securityLevel: high` where no sandboxed runtime class is configured.
+    RuntimeClassNotFound,
+    /// Whole CPUs were asked for where no node can give them.
+    CpuPinningUnavailable,
+    /// Network rules were asked for that no node enforces.
+    NetworkRulesUnavailable,
+    /// Persistent storage was asked for where none can be given.
+    StorageUnavailable,
+    /// No pool keeps pods of this shape.
+    NoWarmPool,
+    /// The pools of this shape have no pod left; one is being made.
+    WaitingForWarmPod,
+    /// The pool's bounds contradict each other.
+    InvalidPoolSize,
+}
+
+impl Reason {
+    /// The word itself.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RuntimeNotFound => "RuntimeNotFound",
+            Self::ProfileNotFound => "ProfileNotFound",
+            Self::ProfileInvalid => "ProfileInvalid",
+            Self::InvalidResources => "InvalidResources",
+            Self::InsufficientResources => "InsufficientResources",
+            Self::InvalidFilesystem => "InvalidFilesystem",
+            Self::InvalidSecurityContext => "InvalidSecurityContext",
+            Self::SeccompProfileUnknown => "SeccompProfileUnknown",
+            Self::RuntimeClassNotFound => "RuntimeClassNotFound",
+            Self::CpuPinningUnavailable => "CpuPinningUnavailable",
+            Self::NetworkRulesUnavailable => "NetworkRulesUnavailable",
+            Self::StorageUnavailable => "StorageUnavailable",
+            Self::NoWarmPool => "NoWarmPool",
+            Self::WaitingForWarmPod => "WaitingForWarmPod",
+            Self::InvalidPoolSize => "InvalidPoolSize",
+        }
+    }
+}
+
+/// A request that cannot be fulfilled as it stands, with a sentence that says what to do.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// Stable word.
+    pub reason: Reason,
+    /// What was refused, why, and what to do.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal for `reason`.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Tests of precedence, refusals and shape.
+
+use kube::core::ObjectMeta;
+use proptest::prelude::*;
+
+use super::*;
+use crate::kinds::{
+    FilesystemConfig, NetworkAccess, PoolResources, ResourceDefaults, ResourceRequirements,
+    RuntimeEnvironmentSpec, SandboxProfileSpec, Storage,
+};
+
+fn runtime(name: &str, language: &str, version: Option<&str>) -> RuntimeEnvironment {
+    let mut runtime = RuntimeEnvironment::new(
+        name,
+        RuntimeEnvironmentSpec {
+            image: format!("registry.example/{name}:1"),
+            language: language.into(),
+            version: version.map(Into::into),
+            ..Default::default()
+        },
+    );
+    runtime.metadata = ObjectMeta {
+        name: Some(name.into()),
+        ..Default::default()
+    };
+    runtime
+}
+
+fn sandbox(runtime: &str) -> SandboxSpec {
+    SandboxSpec {
+        runtime: runtime.into(),
+        ..Default::default()
+    }
+}
+
+fn resolve(spec: &SandboxSpec) -> Result<ResolvedSandbox, Refusal> {
+    resolve_sandbox(
+        "ns",
+        spec,
+        None,
+        &runtime("python", "python", None),
+        &Defaults::default(),
+    )
+}
+
+#[test]
+fn a_runtime_is_found_by_name_then_dashed_name_then_language_and_version() {
+    let all = [
+        runtime("zz", "python", Some("3.10")),
+        runtime("aa", "python", Some("3.10")),
+        runtime("python-3.11", "python", Some("x")),
+    ];
+    let find = |name: &str| find_runtime(&all, name).map(|r| r.metadata.name.clone().unwrap());
+    assert_eq!(find("zz"), Ok("zz".into()));
+    assert_eq!(find("python:3.11"), Ok("python-3.11".into()));
+    assert_eq!(find("python:3.10"), Ok("aa".into()));
+    assert_eq!(
+        find("registry.example/zz:1").unwrap_err().reason,
+        Reason::RuntimeNotFound
+    );
+}
+
+#[test]
+fn a_pool_and_a_sandbox_that_say_the_same_have_one_shape() {
+    let mut spec = sandbox("python");
+    spec.resources = Some(SandboxResources {
+        cpu: Some("0.25".into()),
+        memory: Some("64Mi".into()),
+        ..Default::default()
+    });
+    let pool = WarmPoolSpec {
+        runtime: "python".into(),
+        resources: Some(PoolResources {
+            cpu: Some("250m".into()),
+            memory: Some("65536Ki".into()),
+        }),
+        ..Default::default()
+    };
+    let pool = resolve_pool(
+        "ns",
+        &pool,
+        None,
+        &runtime("python", "python", None),
+        &Defaults::default(),
+    )
+    .unwrap();
+    assert_eq!(resolve(&spec).unwrap().template, pool);
+    assert_eq!(resolve(&spec).unwrap().template.shape(), pool.shape());
+}
+
+#[test]
+fn sandbox_goes_before_profile_before_recommendation_before_default() {
+    let mut python = runtime("python", "python", None);
+    python.spec.resource_requirements = Some(ResourceRequirements {
+        recommended_cpu: Some("2".into()),
+        recommended_memory: Some("2Gi".into()),
+        ..Default::default()
+    });
+    let profile = SandboxProfile::new(
+        "p",
+        SandboxProfileSpec {
+            language: "python".into(),
+            resource_defaults: Some(ResourceDefaults {
+                memory: Some("1Gi".into()),
+                ..Default::default()
+            }),
+            ..Default::default()
+        },
+    );
+    let mut spec = sandbox("python");
+    spec.resources = Some(SandboxResources {
+        ephemeral_storage: Some("2Gi".into()),
+        ..Default::default()
+    });
+    let template = resolve_sandbox("ns", &spec, Some(&profile), &python, &Defaults::default())
+        .unwrap()
+        .template;
+    assert_eq!(template.cpu, MilliCpu(2000));
+    assert_eq!(template.memory, Bytes(1 << 30));
+    assert_eq!(template.ephemeral_storage, Bytes(2 << 30));
+}
+
+#[test]
+fn what_cannot_be_given_is_refused_with_its_reason() {
+    let refused = |change: &dyn Fn(&mut SandboxSpec)| {
+        let mut spec = sandbox("python");
+        change(&mut spec);
+        resolve(&spec).unwrap_err().reason
+    };
+    assert_eq!(
+        refused(&|s| s.security_level = Some(SecurityLevel::High)),
+        Reason::RuntimeClassNotFound
+    );
+    assert_eq!(
+        refused(&|s| s.resources = Some(SandboxResources {
+            cpu_pinning: Some(true),
+            ..Default::default()
+        })),
+        Reason::CpuPinningUnavailable
+    );
+    assert_eq!(
+        refused(&|s| s.resources = Some(SandboxResources {
+            memory: Some("99999999999999999999Gi".into()),
+            ..Default::default()
+        })),
+        Reason::InvalidResources
+    );
+    assert_eq!(
+        refused(&|s| s.network_access = Some(NetworkAccess {
+            ingress: Some(true),
+            egress: None
+        })),
+        Reason::NetworkRulesUnavailable
+    );
+    assert_eq!(
+        refused(&|s| s.storage = Some(Storage {
+            persistent: Some(true),
+            volume_size: None
+        })),
+        Reason::StorageUnavailable
+    );
+    for paths in [
+        vec!["/a/../b"],
+        vec!["a"],
+        vec!["/"],
+        vec![""],
+        vec!["/a//b"],
+        vec!["/proc/x"],
+        vec!["/a:/b"],
+    ] {
+        let paths: Vec<String> = paths.into_iter().map(Into::into).collect();
+        assert_eq!(
+            refused(&|s| s.filesystem = Some(Filesystem {
+                writable_paths: Some(paths.clone()),
+                read_only_root: None
+            })),
+            Reason::InvalidFilesystem,
+            "{paths:?}"
+        );
+    }
+    for (user, level) in [
+        (0, SecurityLevel::Custom),
+        (-1, SecurityLevel::Custom),
+        (2000, SecurityLevel::Standard),
+        (i64::MAX, SecurityLevel::Custom),
+    ] {
+        let context = SecurityContext {
+            run_as_user: Some(user),
+            ..Default::default()
+        };
+        assert_eq!(
+            refused(&|s| {
+                s.security_context = Some(context.clone());
+                s.security_level = Some(level);
+            }),
+            Reason::InvalidSecurityContext,
+            "{user}"
+        );
+    }
+    let seccomp = SecurityContext {
+        seccomp_profile: Some(SeccompProfile {
+            type_: Some(SeccompType::Localhost),
+            localhost_profile: Some("x".into()),
+        }),
+        ..Default::default()
+    };
+    assert_eq!(
+        refused(&|s| s.security_context = Some(seccomp.clone())),
+        Reason::SeccompProfileUnknown
+    );
+}
+
+#[test]
+fn a_pool_with_its_bounds_crossed_is_refused() {
+    let pool = WarmPoolSpec {
+        runtime: "python".into(),
+        min_size: 3,
+        max_size: Some(2),
+        ..Default::default()
+    };
+    let refusal = resolve_pool(
+        "ns",
+        &pool,
+        None,
+        &runtime("python", "python", None),
+        &Defaults::default(),
+    )
+    .unwrap_err();
+    assert_eq!(refusal.reason, Reason::InvalidPoolSize);
+}
+
+#[test]
+fn a_profile_only_ever_makes_the_level_stricter() {
+    let defaults = Defaults {
+        high_runtime_class: Some("gvisor".into()),
+    };
+    for own in [
+        SecurityLevel::Standard,
+        SecurityLevel::High,
+        SecurityLevel::Custom,
+    ] {
+        for theirs in [
+            SecurityLevel::Standard,
+            SecurityLevel::High,
+            SecurityLevel::Custom,
+        ] {
+            let mut spec = sandbox("python");
+            spec.security_level = Some(own);
+            let profile = SandboxProfile::new(
+                "p",
+                SandboxProfileSpec {
+                    language: "python".into(),
+                    security_level: Some(theirs),
+                    ..Default::default()
+                },
+            );
+            let level = resolve_sandbox(
+                "ns",
+                &spec,
+                Some(&profile),
+                &runtime("python", "python", None),
+                &defaults,
+            )
+            .unwrap()
+            .template
+            .security_level;
+            assert_eq!(
+                level == SecurityLevel::High,
+                own == SecurityLevel::High || theirs == SecurityLevel::High
+            );
+            assert!(level != SecurityLevel::Custom || own == SecurityLevel::Custom);
+        }
+    }
+}
+
+#[test]
+fn a_reference_into_another_namespace_or_without_a_name_is_refused() {
+    let reference = |name: Option<&str>, namespace: Option<&str>| ProfileRef {
+        name: name.map(Into::into),
+        namespace: namespace.map(Into::into),
+    };
+    assert_eq!(profile_name(None, "ns"), Ok(None));
+    assert_eq!(
+        profile_name(Some(&reference(Some("p"), Some("ns"))), "ns"),
+        Ok(Some("p"))
+    );
+    assert!(profile_name(Some(&reference(Some("p"), Some("other"))), "ns").is_err());
+    assert!(profile_name(Some(&reference(None, None)), "ns").is_err());
+}
+
+prop_compose! {
+    fn any_template()(
+        namespace in "[ab]{0,2}", image in "[ab]{0,2}", command in prop::collection::vec("[ab]{0,2}", 0..3),
+        cpu in 1u64..3, memory in 1u64..3, level in 0u8..3, class in prop::option::of("[ab]{0,1}"),
+        user in 1i64..3, group in 1i64..3, root in any::<bool>(),
+        writable in prop::collection::vec("[ab]{0,2}", 0..3), read_only in prop::collection::vec("[ab]{0,2}", 0..3),
+    ) -> PodTemplate {
+        PodTemplate {
+            namespace, image, command, cpu: MilliCpu(cpu), memory: Bytes(memory), ephemeral_storage: Bytes(1),
+            security_level: [SecurityLevel::Standard, SecurityLevel::High, SecurityLevel::Custom][usize::from(level)],
+            runtime_class: class, run_as_user: user, run_as_group: group, read_only_root: root,
+            writable_paths: writable, read_only_paths: read_only,
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn shapes_are_equal_exactly_where_templates_are(a in any_template(), b in any_template()) {
+        prop_assert_eq!(a.shape() == b.shape(), a == b);
+        prop_assert_eq!(a.shape(), a.clone().shape());
+    }
+
+    #[test]
+    fn the_order_and_repetition_of_paths_do_not_matter(mut paths in prop::collection::vec("/[a-c]{1,3}", 0..6)) {
+        let resolved = |paths: Vec<String>| {
+            let mut spec = sandbox("python");
+            spec.filesystem = Some(Filesystem { writable_paths: Some(paths), read_only_root: None });
+            resolve(&spec).map(|r| r.template.shape())
+        };
+        let first = resolved(paths.clone());
+        paths.reverse();
+        paths.extend(paths.clone());
+        prop_assert_eq!(first, resolved(paths));
+    }
+
+    #[test]
+    fn hostile_text_is_refused_or_taken_without_a_panic(text in "\\PC{0,300}", user in any::<i64>()) {
+        let mut spec = sandbox("python");
+        spec.resources = Some(SandboxResources { cpu: Some(text.clone()), memory: Some(text.clone()), ..Default::default() });
+        spec.filesystem = Some(Filesystem { writable_paths: Some(vec![text.clone()]), read_only_root: None });
+        spec.security_context = Some(SecurityContext { run_as_user: Some(user), ..Default::default() });
+        let _ = resolve(&spec);
+        let _ = find_runtime(&[], &text);
+        let profile = SandboxProfile::new("p", SandboxProfileSpec {
+            language: text.clone(),
+            filesystem_config: Some(FilesystemConfig { read_only_paths: Some(vec![text]), writable_paths: None }),
+            ..Default::default()
+        });
+        let _ = resolve_sandbox("ns", &sandbox("python"), Some(&profile), &runtime("python", "python", None), &Defaults::default());
+    }
+}
