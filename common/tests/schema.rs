@@ -309,7 +309,7 @@ fn the_comparison_notices_every_kind_of_change() {
             spec["surprise"] = json!({"type": "string"});
         }),
         ("spec.profileRef.name: missing", |spec| {
-            spec["profileRef"]["properties"] = json!({});
+            spec["profileRef"]["properties"] = json!({"namespace": {"type": "string"}});
         }),
         ("spec.resources.cpu: pattern", |spec| {
             spec["resources"]["properties"]["cpu"]["pattern"] = json!("^[0-9]+m$");
