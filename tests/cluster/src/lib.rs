@@ -1,0 +1,37 @@
+//! A real Kubernetes cluster on one Linux machine, without Docker and without an image registry: control plane processes on the
+//! host, nodes in namespaces of their own, images from archives. Used by the end-to-end tests, the benchmarks and `make`.
+//!
+//! [`Cluster::up`] makes it, [`Cluster::component`] breaks and repairs parts of it, [`down`] removes it without a trace.
+
+mod cache;
+mod cgroup;
+mod cluster;
+mod command;
+mod component;
+mod control_plane;
+mod down;
+mod error;
+mod files;
+pub mod image;
+mod lock;
+mod network;
+mod node;
+mod node_config;
+mod operate;
+mod packages;
+mod pki;
+mod plan;
+mod process;
+mod progress;
+mod start;
+mod state;
+mod tools;
+mod up;
+
+pub use cluster::Cluster;
+pub use component::{Component, NodeDaemon};
+pub use down::down;
+pub use error::{Error, Result};
+pub use operate::ComponentHandle;
+pub use plan::{MAX_INSTANCE, Plan};
+pub use up::UpOptions;
