@@ -25,6 +25,7 @@ mod process;
 mod progress;
 mod start;
 mod state;
+mod target;
 mod tools;
 mod up;
 
@@ -34,4 +35,7 @@ pub use down::down;
 pub use error::{Error, Result};
 pub use operate::ComponentHandle;
 pub use plan::{MAX_INSTANCE, Plan};
+pub use target::{Choice, Target, choose};
+pub use tools::Tools;
+pub use tools::program;
 pub use up::UpOptions;

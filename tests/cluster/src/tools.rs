@@ -124,6 +124,23 @@ const HELM: Module = Module {
     first_time: "2 minutes",
 };
 
+/// The path of one program, building only the module that makes it: for a cluster that is not the local one.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let module = [&KUBERNETES, &ETCD, &CONTAINERD, &CNI, &COREDNS, &HELM]
+        .into_iter()
+        .find(|module| {
+            module
+                .packages
+                .iter()
+                .any(|package| package.rsplit('/').next() == Some(name))
+        })
+        .ok_or_else(|| Error::Unsupported {
+            what: format!("no tool `{name}`"),
+            remedy: "put it in PATH".into(),
+        })?;
+    Ok(module.built(&packages::go_version()?)?.join(name))
+}
+
 /// Where the built programs lie.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tools {
@@ -150,6 +167,23 @@ impl Tools {
         })
     }
 
+    /// One program that needs no cluster, such as `helm` or `kubectl`: only the module that it belongs to is built.
+    pub fn only(program: &str) -> Result<PathBuf> {
+        let module = [KUBERNETES, CONTAINERD, CNI, COREDNS, HELM]
+            .into_iter()
+            .find(|module| {
+                module
+                    .packages
+                    .iter()
+                    .any(|package| package.rsplit('/').next() == Some(program))
+            })
+            .ok_or_else(|| Error::Unsupported {
+                what: format!("no module builds `{program}`"),
+                remedy: "install it yourself".into(),
+            })?;
+        Ok(module.built(&packages::go_version()?)?.join(program))
+    }
+
     /// The path of one program by its name: `kubectl`, `helm`, `etcd`, `kubelet`...
     pub fn path(&self, program: &str) -> Result<PathBuf> {
         self.folders()
@@ -164,7 +198,15 @@ impl Tools {
 
     /// The folders to put in PATH.
     pub fn folders(&self) -> [&Path; 6] {
-        [&self.kubernetes, &self.helm, &self.containerd, &self.etcd, &self.coredns, &self.cni].map(PathBuf::as_path)
+        [
+            &self.kubernetes,
+            &self.helm,
+            &self.containerd,
+            &self.etcd,
+            &self.coredns,
+            &self.cni,
+        ]
+        .map(PathBuf::as_path)
     }
 
     /// The folder of the CNI plugins, as containerd wants it.
@@ -177,7 +219,11 @@ impl Module {
     fn key(&self, go: &str) -> String {
         let mut parts = vec![go, self.go_mod, self.go_sum, self.tags, self.ldflags];
         parts.extend(self.packages);
-        parts.extend(self.extra.iter().flat_map(|(path, content)| [*path, *content]));
+        parts.extend(
+            self.extra
+                .iter()
+                .flat_map(|(path, content)| [*path, *content]),
+        );
         cache::key(parts)
     }
 
@@ -186,8 +232,12 @@ impl Module {
     }
 
     fn build(&self, work: &Path) -> Result<()> {
-        say(format_args!("building {} (first time: about {})", self.name, self.first_time));
-        let source = tempfile::tempdir().map_err(Error::io("create a folder in", &std::env::temp_dir()))?;
+        say(format_args!(
+            "building {} (first time: about {})",
+            self.name, self.first_time
+        ));
+        let source =
+            tempfile::tempdir().map_err(Error::io("create a folder in", &std::env::temp_dir()))?;
         files::write(&source.path().join("go.mod"), self.go_mod)?;
         files::write(&source.path().join("go.sum"), self.go_sum)?;
         for (path, content) in self.extra {
@@ -197,11 +247,23 @@ impl Module {
             }
             files::write(&path, content)?;
         }
-        let mut build = command("go", ["build", "-trimpath", "-buildvcs=false", "-ldflags", self.ldflags]);
+        let mut build = command(
+            "go",
+            [
+                "build",
+                "-trimpath",
+                "-buildvcs=false",
+                "-ldflags",
+                self.ldflags,
+            ],
+        );
         if !self.tags.is_empty() {
             build.args(["-tags", self.tags]);
         }
-        build.arg("-o").arg(format!("{}/", work.display())).args(self.packages);
+        build
+            .arg("-o")
+            .arg(format!("{}/", work.display()))
+            .args(self.packages);
         // No libc: the same programs run on the host and in any root folder.
         build.current_dir(source.path()).env("CGO_ENABLED", "0");
         thread::scope(|scope| {
@@ -217,7 +279,10 @@ impl Module {
                 }
             }
             running.join().unwrap_or_else(|_| {
-                Err(Error::Unsupported { what: "the build thread ended".into(), remedy: "try again".into() })
+                Err(Error::Unsupported {
+                    what: "the build thread ended".into(),
+                    remedy: "try again".into(),
+                })
             })
         })?;
         // Go names a program after the last part of its path that is no version: `server`.
@@ -238,9 +303,15 @@ mod tests {
     fn the_key_follows_the_toolchain_and_the_sources() {
         let key = ETCD.key("go1");
         assert_ne!(key, ETCD.key("go2"));
-        let changed = Module { go_sum: "else", ..ETCD };
+        let changed = Module {
+            go_sum: "else",
+            ..ETCD
+        };
         assert_ne!(key, changed.key("go1"));
-        let changed = Module { ldflags: "", ..ETCD };
+        let changed = Module {
+            ldflags: "",
+            ..ETCD
+        };
         assert_ne!(key, changed.key("go1"));
         assert_eq!(key, ETCD.key("go1"));
     }
@@ -249,7 +320,11 @@ mod tests {
     fn every_module_pins_what_it_builds() {
         for module in [&KUBERNETES, &ETCD, &CONTAINERD, &CNI, &COREDNS, &HELM] {
             for package in module.packages {
-                assert!(module.go_mod.contains(package), "{package} is no tool of {}", module.name);
+                assert!(
+                    module.go_mod.contains(package),
+                    "{package} is no tool of {}",
+                    module.name
+                );
             }
         }
     }
