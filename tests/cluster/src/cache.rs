@@ -22,7 +22,10 @@ fn choose_root(own: Option<PathBuf>, xdg: Option<PathBuf>, home: Option<PathBuf>
     let set = |path: &PathBuf| path.is_absolute();
     own.filter(set)
         .or_else(|| xdg.filter(set).map(|folder| folder.join("pilotlight")))
-        .or_else(|| home.filter(set).map(|folder| folder.join(".cache/pilotlight")))
+        .or_else(|| {
+            home.filter(set)
+                .map(|folder| folder.join(".cache/pilotlight"))
+        })
         .unwrap_or_else(|| PathBuf::from("/var/cache/pilotlight"))
 }
 
@@ -38,7 +41,12 @@ pub(crate) fn key<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> String 
 }
 
 /// The entry `kind/name-key`, made by `make` in an empty temporary folder if it is not there yet.
-pub(crate) fn entry(kind: &str, name: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+pub(crate) fn entry(
+    kind: &str,
+    name: &str,
+    key: &str,
+    make: impl FnOnce(&Path) -> Result<()>,
+) -> Result<PathBuf> {
     entry_in(&root(), kind, name, key, make)
 }
 
@@ -84,10 +92,22 @@ mod tests {
     #[test]
     fn the_own_variable_wins_over_xdg_over_home() {
         let path = |text: &str| Some(PathBuf::from(text));
-        assert_eq!(choose_root(path("/a"), path("/b"), path("/c")), Path::new("/a"));
-        assert_eq!(choose_root(path(""), path("/b"), path("/c")), Path::new("/b/pilotlight"));
-        assert_eq!(choose_root(None, None, path("/c")), Path::new("/c/.cache/pilotlight"));
-        assert_eq!(choose_root(None, None, None), Path::new("/var/cache/pilotlight"));
+        assert_eq!(
+            choose_root(path("/a"), path("/b"), path("/c")),
+            Path::new("/a")
+        );
+        assert_eq!(
+            choose_root(path(""), path("/b"), path("/c")),
+            Path::new("/b/pilotlight")
+        );
+        assert_eq!(
+            choose_root(None, None, path("/c")),
+            Path::new("/c/.cache/pilotlight")
+        );
+        assert_eq!(
+            choose_root(None, None, None),
+            Path::new("/var/cache/pilotlight")
+        );
     }
 
     #[test]

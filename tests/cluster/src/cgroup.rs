@@ -30,8 +30,17 @@ fn parse(mountinfo: &str) -> Vec<Hierarchy> {
                 "cgroup2" => true,
                 _ => return None,
             };
-            let controllers = fields.nth(1).unwrap_or_default().split(',').map(str::to_owned).collect();
-            Some(Hierarchy { mount, v2, controllers })
+            let controllers = fields
+                .nth(1)
+                .unwrap_or_default()
+                .split(',')
+                .map(str::to_owned)
+                .collect();
+            Some(Hierarchy {
+                mount,
+                v2,
+                controllers,
+            })
         })
         .collect()
 }
@@ -57,7 +66,11 @@ pub(crate) fn create(name: &str) -> Result<()> {
         }
         for folder in [folder.clone(), folder.join("daemons")] {
             files::create_dir(&folder)?;
-            if hierarchy.controllers.iter().any(|controller| controller == "cpuset") {
+            if hierarchy
+                .controllers
+                .iter()
+                .any(|controller| controller == "cpuset")
+            {
                 // A new cpuset is empty, and a task cannot join an empty one.
                 for file in ["cpuset.cpus", "cpuset.mems"] {
                     let parent = folder.parent().unwrap_or(&hierarchy.mount).join(file);
@@ -76,7 +89,10 @@ pub(crate) fn create(name: &str) -> Result<()> {
 fn delegate(folder: &Path) {
     let controllers = fs::read_to_string(folder.join("cgroup.controllers")).unwrap_or_default();
     for controller in controllers.split_whitespace() {
-        let _refused = fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"));
+        let _refused = fs::write(
+            folder.join("cgroup.subtree_control"),
+            format!("+{controller}"),
+        );
     }
 }
 
@@ -88,7 +104,11 @@ pub(crate) fn join(name: &str, pids: &[i32]) -> Result<()> {
             if let Err(source) = fs::write(&file, pid.to_string()) {
                 // A process that ended meanwhile is told apart from a refused one.
                 if Identity::of(*pid).is_some() {
-                    return Err(Error::Io { action: "move a process by", path: file, source });
+                    return Err(Error::Io {
+                        action: "move a process by",
+                        path: file,
+                        source,
+                    });
                 }
             }
         }
@@ -115,10 +135,22 @@ pub(crate) fn freeze(name: &str, frozen: bool) -> Result<()> {
     let mut done = false;
     for hierarchy in hierarchies()? {
         let folder = hierarchy.mount.join(name);
-        let (file, value, settled) = if hierarchy.controllers.iter().any(|controller| controller == "freezer") {
-            ("freezer.state", if frozen { "FROZEN" } else { "THAWED" }, "freezer.state")
+        let (file, value, settled) = if hierarchy
+            .controllers
+            .iter()
+            .any(|controller| controller == "freezer")
+        {
+            (
+                "freezer.state",
+                if frozen { "FROZEN" } else { "THAWED" },
+                "freezer.state",
+            )
         } else if hierarchy.v2 && !done {
-            ("cgroup.freeze", if frozen { "1" } else { "0" }, "cgroup.freeze")
+            (
+                "cgroup.freeze",
+                if frozen { "1" } else { "0" },
+                "cgroup.freeze",
+            )
         } else {
             continue;
         };
@@ -144,7 +176,8 @@ pub(crate) fn freeze(name: &str, frozen: bool) -> Result<()> {
 /// Whether a group is frozen.
 pub(crate) fn frozen(name: &str) -> bool {
     hierarchies().unwrap_or_default().iter().any(|hierarchy| {
-        let read = |file| fs::read_to_string(hierarchy.mount.join(name).join(file)).unwrap_or_default();
+        let read =
+            |file| fs::read_to_string(hierarchy.mount.join(name).join(file)).unwrap_or_default();
         read("freezer.state").trim() == "FROZEN" || read("cgroup.freeze").trim() == "1"
     })
 }
@@ -164,7 +197,11 @@ pub(crate) fn remove(prefix: &str) -> Result<()> {
                 }
             });
             if let (false, Some(source)) = (gone, last) {
-                return Err(Error::Io { action: "remove the cgroup", path: leaf, source });
+                return Err(Error::Io {
+                    action: "remove the cgroup",
+                    path: leaf,
+                    source,
+                });
             }
         }
     }
@@ -175,7 +212,9 @@ pub(crate) fn remove(prefix: &str) -> Result<()> {
 fn groups(prefix: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for hierarchy in hierarchies()? {
-        let Ok(entries) = fs::read_dir(&hierarchy.mount) else { continue };
+        let Ok(entries) = fs::read_dir(&hierarchy.mount) else {
+            continue;
+        };
         found.extend(
             entries
                 .flatten()
@@ -229,6 +268,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir_all(folder.path().join("a/b")).unwrap();
         let order = leaves_first(folder.path());
-        assert_eq!(order, [folder.path().join("a/b"), folder.path().join("a"), folder.path().to_path_buf()]);
+        assert_eq!(
+            order,
+            [
+                folder.path().join("a/b"),
+                folder.path().join("a"),
+                folder.path().to_path_buf()
+            ]
+        );
     }
 }

@@ -15,7 +15,12 @@ pub struct Args {
     #[arg(long, global = true, env = "PILOTLIGHT_CLUSTER_DIR")]
     state_dir: Option<PathBuf>,
     /// Which of several clusters of this machine: decides the bridge and all addresses
-    #[arg(long, global = true, env = "PILOTLIGHT_CLUSTER_INSTANCE", default_value_t = 0)]
+    #[arg(
+        long,
+        global = true,
+        env = "PILOTLIGHT_CLUSTER_INSTANCE",
+        default_value_t = 0
+    )]
     instance: u8,
     #[command(subcommand)]
     command: Command,
@@ -79,11 +84,18 @@ enum Command {
 
 /// Does what the arguments say.
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let dir = args.state_dir.clone().unwrap_or_else(|| Plan::default_dir(args.instance));
+    let dir = args
+        .state_dir
+        .clone()
+        .unwrap_or_else(|| Plan::default_dir(args.instance));
     let attach = || Cluster::attach(&dir);
     match args.command {
         Command::Up { nodes } => {
-            let options = UpOptions { nodes, dir: Some(dir), instance: args.instance };
+            let options = UpOptions {
+                nodes,
+                dir: Some(dir),
+                instance: args.instance,
+            };
             let cluster = Cluster::up(&options).context("the cluster did not come up")?;
             println!("export KUBECONFIG={}", cluster.kubeconfig().display());
         }

@@ -58,7 +58,12 @@ impl Cluster {
     /// The names of all nodes, running or not.
     pub fn node_names(&self) -> Result<Vec<String>> {
         let state = self.state()?;
-        Ok(self.plan.nodes(state.nodes).into_iter().map(|node| node.name).collect())
+        Ok(self
+            .plan
+            .nodes(state.nodes)
+            .into_iter()
+            .map(|node| node.name)
+            .collect())
     }
 
     /// The path of `kubectl`, `helm`, `ctr`, or any other program of the cluster.
@@ -68,7 +73,12 @@ impl Cluster {
 
     /// The folders of all these programs, for PATH.
     pub fn tool_folders(&self) -> Result<Vec<PathBuf>> {
-        Ok(self.state()?.tools.folders().map(Path::to_path_buf).to_vec())
+        Ok(self
+            .state()?
+            .tools
+            .folders()
+            .map(Path::to_path_buf)
+            .to_vec())
     }
 
     /// Runs `kubectl` as the administrator and returns what it prints.
@@ -77,8 +87,14 @@ impl Cluster {
     }
 
     /// Gives names addresses in the cluster's DNS, beside its own names, replacing those given before. They are seen within a second.
-    pub fn set_hosts<'a>(&self, hosts: impl IntoIterator<Item = (&'a str, std::net::IpAddr)>) -> Result<()> {
-        let lines: Vec<String> = hosts.into_iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+    pub fn set_hosts<'a>(
+        &self,
+        hosts: impl IntoIterator<Item = (&'a str, std::net::IpAddr)>,
+    ) -> Result<()> {
+        let lines: Vec<String> = hosts
+            .into_iter()
+            .map(|(name, address)| format!("{address} {name}\n"))
+            .collect();
         files::replace(&self.plan.hosts(), lines.concat())
     }
 
@@ -94,9 +110,15 @@ impl Cluster {
         let name = archive.file_name().unwrap_or_default().to_string_lossy();
         say(format_args!("loading {name} into {} nodes", inits.len()));
         thread::scope(|scope| {
-            let imports: Vec<_> =
-                inits.iter().map(|init| scope.spawn(|| node::import(&state.tools, *init, &archive))).collect();
-            imports.into_iter().try_for_each(|import| import.join().unwrap_or_else(|_| Err(Error::NoCluster(self.plan.dir.clone()))))
+            let imports: Vec<_> = inits
+                .iter()
+                .map(|init| scope.spawn(|| node::import(&state.tools, *init, &archive)))
+                .collect();
+            imports.into_iter().try_for_each(|import| {
+                import
+                    .join()
+                    .unwrap_or_else(|_| Err(Error::NoCluster(self.plan.dir.clone())))
+            })
         })
     }
 
@@ -117,24 +139,42 @@ impl Cluster {
     /// Whether everything runs and every node is Ready.
     pub(crate) fn healthy(&self, state: &State) -> bool {
         state.complete
-            && Component::all(state.nodes)
-                .iter()
-                .all(|component| state.daemons.get(&component.to_string()).is_some_and(|daemon| daemon.alive() && !daemon.main.stopped()))
+            && Component::all(state.nodes).iter().all(|component| {
+                state
+                    .daemons
+                    .get(&component.to_string())
+                    .is_some_and(|daemon| daemon.alive() && !daemon.main.stopped())
+            })
             && self.api_ready(state)
-            && self.ready_nodes().is_ok_and(|ready| ready.len() == state.nodes)
+            && self
+                .ready_nodes()
+                .is_ok_and(|ready| ready.len() == state.nodes)
     }
 }
 
 /// The Ready nodes of a node list.
 fn parse_ready(listing: &str) -> Result<Vec<String>> {
-    let answer = |error: serde_json::Error| Error::Answer { program: "kubectl".into(), reason: error.to_string() };
+    let answer = |error: serde_json::Error| Error::Answer {
+        program: "kubectl".into(),
+        reason: error.to_string(),
+    };
     let list: serde_json::Value = serde_json::from_str(listing).map_err(answer)?;
-    let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let items = list["items"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
     let ready = items.iter().filter(|node| {
-        let conditions = node["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-        conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+        let conditions = node["status"]["conditions"]
+            .as_array()
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        conditions
+            .iter()
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
     });
-    Ok(ready.filter_map(|node| node["metadata"]["name"].as_str().map(str::to_owned)).collect())
+    Ok(ready
+        .filter_map(|node| node["metadata"]["name"].as_str().map(str::to_owned))
+        .collect())
 }
 
 #[cfg(test)]

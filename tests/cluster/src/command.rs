@@ -37,7 +37,10 @@ pub(crate) fn output(command: &mut Command) -> Result<Output> {
     command
         .stdin(Stdio::null())
         .output()
-        .map_err(|source| Error::Start { program: program_name(command), source })
+        .map_err(|source| Error::Start {
+            program: program_name(command),
+            source,
+        })
 }
 
 /// Whether a command can be run and succeeds.
@@ -56,7 +59,8 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
 
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    path.metadata()
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 fn program_name(command: &Command) -> String {
@@ -73,9 +77,19 @@ fn failure(command: &Command, output: &Output) -> Error {
         line.push(' ');
         line.push_str(&arg.to_string_lossy());
     }
-    let said = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
-    let said = String::from_utf8_lossy(&said[said.len().saturating_sub(QUOTED)..]).trim().to_owned();
-    Error::Command { command: line, status: output.status.to_string(), stderr: said }
+    let said = if output.stderr.is_empty() {
+        &output.stdout
+    } else {
+        &output.stderr
+    };
+    let said = String::from_utf8_lossy(&said[said.len().saturating_sub(QUOTED)..])
+        .trim()
+        .to_owned();
+    Error::Command {
+        command: line,
+        status: output.status.to_string(),
+        stderr: said,
+    }
 }
 
 #[cfg(test)]
@@ -84,14 +98,18 @@ mod tests {
 
     #[test]
     fn a_failing_program_is_quoted() {
-        let error = run(&mut command("ls", ["/does-not-exist-at-all"])).unwrap_err().to_string();
+        let error = run(&mut command("ls", ["/does-not-exist-at-all"]))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("ls /does-not-exist-at-all"), "{error}");
         assert!(error.contains("No such file"), "{error}");
     }
 
     #[test]
     fn a_missing_program_is_named() {
-        let error = run(&mut command("no-such-program-here", ["x"])).unwrap_err().to_string();
+        let error = run(&mut command("no-such-program-here", ["x"]))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("no-such-program-here"), "{error}");
     }
 

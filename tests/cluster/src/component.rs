@@ -49,8 +49,13 @@ impl NodeDaemon {
 
 impl Component {
     /// The control plane, in the order it is started.
-    pub(crate) const CONTROL_PLANE: [Self; 5] =
-        [Self::Etcd, Self::Apiserver, Self::ControllerManager, Self::Scheduler, Self::CoreDns];
+    pub(crate) const CONTROL_PLANE: [Self; 5] = [
+        Self::Etcd,
+        Self::Apiserver,
+        Self::ControllerManager,
+        Self::Scheduler,
+        Self::CoreDns,
+    ];
 
     /// Everything in a cluster of so many nodes.
     pub(crate) fn all(nodes: usize) -> Vec<Self> {
@@ -93,8 +98,13 @@ impl FromStr for Component {
             "coredns" => return Ok(Self::CoreDns),
             _ => {}
         }
-        let (node, daemon) = text.split_once('/').map_or((text, None), |(node, daemon)| (node, Some(daemon)));
-        let number: usize = node.strip_prefix("node-").and_then(|number| number.parse().ok()).ok_or(NoSuchName)?;
+        let (node, daemon) = text
+            .split_once('/')
+            .map_or((text, None), |(node, daemon)| (node, Some(daemon)));
+        let number: usize = node
+            .strip_prefix("node-")
+            .and_then(|number| number.parse().ok())
+            .ok_or(NoSuchName)?;
         match daemon {
             None => Ok(Self::Node(number)),
             Some(name) => NodeDaemon::ALL
@@ -119,7 +129,16 @@ mod tests {
 
     #[test]
     fn other_names_are_refused() {
-        for name in ["", "node", "node-", "node-x", "node-1/", "node-1/etcd", "scheduler", "node-1/kubelet/x"] {
+        for name in [
+            "",
+            "node",
+            "node-",
+            "node-x",
+            "node-1/",
+            "node-1/etcd",
+            "scheduler",
+            "node-1/kubelet/x",
+        ] {
             assert_eq!(name.parse::<Component>(), Err(NoSuchName), "{name}");
         }
     }

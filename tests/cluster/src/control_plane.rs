@@ -4,28 +4,44 @@
 use crate::component::Component;
 use crate::error::Result;
 use crate::files;
-use crate::plan::{DNS_SERVICE, DOMAIN, Plan, SERVICE_CIDR};
 use crate::pki::kubeconfig_path;
+use crate::plan::{DNS_SERVICE, DOMAIN, Plan, SERVICE_CIDR};
 use crate::tools::Tools;
 
 /// Writes the configuration files that are not command lines.
 pub(crate) fn write_config(plan: &Plan) -> Result<()> {
     files::create_dir(&plan.config())?;
-    files::write(&plan.config().join("kube-scheduler.yaml"), scheduler_config(plan))?;
+    files::write(
+        &plan.config().join("kube-scheduler.yaml"),
+        scheduler_config(plan),
+    )?;
     files::write(&plan.config().join("Corefile"), corefile(plan))?;
     files::write(&plan.config().join("dns.yaml"), dns_objects(plan))?;
-    files::write(&plan.config().join("resolv.conf"), format!("nameserver {}\n", plan.host()))?;
+    files::write(
+        &plan.config().join("resolv.conf"),
+        format!("nameserver {}\n", plan.host()),
+    )?;
     files::write(&plan.hosts(), "")
 }
 
 /// Program and arguments of one control-plane component.
-pub(crate) fn command_line(component: Component, plan: &Plan, tools: &Tools) -> Result<Vec<String>> {
+pub(crate) fn command_line(
+    component: Component,
+    plan: &Plan,
+    tools: &Tools,
+) -> Result<Vec<String>> {
     let (program, args) = match component {
         Component::Etcd => ("etcd", etcd(plan)),
         Component::Apiserver => ("kube-apiserver", apiserver(plan)),
         Component::ControllerManager => ("kube-controller-manager", controller_manager(plan)),
         Component::Scheduler => ("kube-scheduler", scheduler(plan)),
-        Component::CoreDns => ("coredns", vec!["-conf".into(), plan.config().join("Corefile").display().to_string()]),
+        Component::CoreDns => (
+            "coredns",
+            vec![
+                "-conf".into(),
+                plan.config().join("Corefile").display().to_string(),
+            ],
+        ),
         Component::Node(_) | Component::NodeDaemon(..) => ("", Vec::new()),
     };
     let mut line = vec![tools.path(program)?.display().to_string()];
@@ -76,8 +92,14 @@ fn apiserver(plan: &Plan) -> Vec<String> {
         "--max-requests-inflight=800".into(),
         format!("--service-cluster-ip-range={SERVICE_CIDR}"),
         format!("--service-account-issuer=https://kubernetes.default.svc.{DOMAIN}"),
-        format!("--service-account-signing-key-file={}", pki(plan, "service-account.key")),
-        format!("--service-account-key-file={}", pki(plan, "service-account.pub")),
+        format!(
+            "--service-account-signing-key-file={}",
+            pki(plan, "service-account.key")
+        ),
+        format!(
+            "--service-account-key-file={}",
+            pki(plan, "service-account.pub")
+        ),
         format!("--client-ca-file={}", pki(plan, "ca.crt")),
         format!("--tls-cert-file={}", pki(plan, "apiserver.crt")),
         format!("--tls-private-key-file={}", pki(plan, "apiserver.key")),
@@ -86,11 +108,20 @@ fn apiserver(plan: &Plan) -> Vec<String> {
         format!("--etcd-certfile={}", pki(plan, "apiserver-etcd.crt")),
         format!("--etcd-keyfile={}", pki(plan, "apiserver-etcd.key")),
         format!("--kubelet-certificate-authority={}", pki(plan, "ca.crt")),
-        format!("--kubelet-client-certificate={}", pki(plan, "apiserver-kubelet.crt")),
-        format!("--kubelet-client-key={}", pki(plan, "apiserver-kubelet.key")),
+        format!(
+            "--kubelet-client-certificate={}",
+            pki(plan, "apiserver-kubelet.crt")
+        ),
+        format!(
+            "--kubelet-client-key={}",
+            pki(plan, "apiserver-kubelet.key")
+        ),
         format!("--proxy-client-cert-file={}", pki(plan, "front-proxy.crt")),
         format!("--proxy-client-key-file={}", pki(plan, "front-proxy.key")),
-        format!("--requestheader-client-ca-file={}", pki(plan, "front-proxy-ca.crt")),
+        format!(
+            "--requestheader-client-ca-file={}",
+            pki(plan, "front-proxy-ca.crt")
+        ),
         "--requestheader-allowed-names=front-proxy-client".into(),
         "--requestheader-extra-headers-prefix=X-Remote-Extra-".into(),
         "--requestheader-group-headers=X-Remote-Group".into(),
@@ -129,10 +160,19 @@ fn controller_manager(plan: &Plan) -> Vec<String> {
 
 fn scheduler(plan: &Plan) -> Vec<String> {
     vec![
-        format!("--config={}", plan.config().join("kube-scheduler.yaml").display()),
+        format!(
+            "--config={}",
+            plan.config().join("kube-scheduler.yaml").display()
+        ),
         format!("--bind-address={}", plan.host()),
-        format!("--tls-cert-file={}", pki(plan, "kube-scheduler-serving.crt")),
-        format!("--tls-private-key-file={}", pki(plan, "kube-scheduler-serving.key")),
+        format!(
+            "--tls-cert-file={}",
+            pki(plan, "kube-scheduler-serving.crt")
+        ),
+        format!(
+            "--tls-private-key-file={}",
+            pki(plan, "kube-scheduler-serving.key")
+        ),
         // Its own metrics need no delegated authentication here.
         "--authentication-skip-lookup=true".into(),
     ]
@@ -230,13 +270,24 @@ mod tests {
     use super::*;
 
     fn plan() -> Plan {
-        Plan { instance: 4, dir: "/state".into() }
+        Plan {
+            instance: 4,
+            dir: "/state".into(),
+        }
     }
 
     #[test]
     fn nothing_listens_beyond_the_bridge() {
-        for line in [etcd(&plan()), apiserver(&plan()), controller_manager(&plan()), scheduler(&plan())] {
-            for arg in line.iter().filter(|arg| arg.contains("listen") || arg.contains("bind-address")) {
+        for line in [
+            etcd(&plan()),
+            apiserver(&plan()),
+            controller_manager(&plan()),
+            scheduler(&plan()),
+        ] {
+            for arg in line
+                .iter()
+                .filter(|arg| arg.contains("listen") || arg.contains("bind-address"))
+            {
                 assert!(arg.contains("172.30.4.1"), "{arg}");
             }
         }
@@ -255,6 +306,9 @@ mod tests {
         let list: serde_json::Value = serde_json::from_str(&dns_objects(&plan())).unwrap();
         assert_eq!(list["items"][0]["spec"]["clusterIP"], "10.96.0.10");
         assert_eq!(list["items"][0]["spec"]["ports"][0]["targetPort"], 53);
-        assert_eq!(list["items"][1]["endpoints"][0]["addresses"][0], "172.30.4.1");
+        assert_eq!(
+            list["items"][1]["endpoints"][0]["addresses"][0],
+            "172.30.4.1"
+        );
     }
 }

@@ -11,7 +11,7 @@ use crate::command::{command, run};
 use crate::component::Component;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
-use crate::process::{Identity, marked, wait_until};
+use crate::process::{Identity, mark, marked, wait_until};
 use crate::progress::say;
 use crate::state::State;
 use crate::{cgroup, files, lock, network, packages};
@@ -40,8 +40,12 @@ pub fn down(dir: &Path, instance: u8) -> Result<()> {
 pub(crate) fn remove(plan: &Plan) -> Result<()> {
     // A damaged state file must not stand in the way of cleaning up; names and cgroups still tell what is ours.
     let state = State::load(&plan.dir).unwrap_or(None);
-    if state.is_none() && !plan.dir.exists() {
-        refuse_foreign(plan)?;
+    let damaged = state.is_none() && State::path(&plan.dir).exists();
+    if !damaged {
+        refuse_foreign_processes(plan, state.as_ref())?;
+    }
+    if state.is_none() && !damaged {
+        refuse_foreign_files(&plan.dir)?;
     }
     if let Some(state) = &state {
         end_processes(state)?;
@@ -63,14 +67,38 @@ pub(crate) fn remove(plan: &Plan) -> Result<()> {
     Ok(())
 }
 
-/// Another state folder may use the same instance: its live processes are not ours to end.
-fn refuse_foreign(plan: &Plan) -> Result<()> {
-    if cgroup::members(&plan.cgroup_prefix())?.is_empty() {
+/// Another state folder may use the same instance: its processes are not ours to end.
+fn refuse_foreign_processes(plan: &Plan, state: Option<&State>) -> Result<()> {
+    let own = state.map(|state| state.id.as_str());
+    let members = cgroup::members(&plan.cgroup_prefix())?;
+    if !members
+        .iter()
+        .any(|member| mark(member.pid).is_some_and(|id| Some(id.as_str()) != own))
+    {
         return Ok(());
     }
     Err(Error::Unsupported {
-        what: format!("a cluster of another state folder uses instance {}", plan.instance),
+        what: format!(
+            "a cluster of another state folder uses instance {}",
+            plan.instance
+        ),
         remedy: "remove that one with its --state-dir, or choose another --instance".into(),
+    })
+}
+
+/// A folder without a state file is somebody else's, unless a run was killed before it wrote anything else.
+fn refuse_foreign_files(dir: &Path) -> Result<()> {
+    let Ok(mut entries) = fs::read_dir(dir) else {
+        return Ok(());
+    };
+    if entries.all(|entry| {
+        entry.is_ok_and(|entry| entry.file_name().to_string_lossy().starts_with(".tmp"))
+    }) {
+        return Ok(());
+    }
+    Err(Error::Unsupported {
+        what: format!("{} holds files but no cluster", dir.display()),
+        remedy: "choose an empty folder by --state-dir".into(),
     })
 }
 
@@ -93,8 +121,15 @@ fn end_processes(state: &State) -> Result<()> {
         }
     }
     let left = |state: &State| -> Vec<Identity> {
-        let recorded = state.daemons.values().flat_map(|daemon| [Some(daemon.main), daemon.launcher]).flatten();
-        recorded.filter(|process| process.alive()).chain(marked(&state.id)).collect()
+        let recorded = state
+            .daemons
+            .values()
+            .flat_map(|daemon| [Some(daemon.main), daemon.launcher])
+            .flatten();
+        recorded
+            .filter(|process| process.alive())
+            .chain(marked(&state.id))
+            .collect()
     };
     end_all(|| left(state))
 }
@@ -115,7 +150,10 @@ fn end_all(left: impl Fn() -> Vec<Identity>) -> Result<()> {
     if gone {
         return Ok(());
     }
-    let pids: Vec<String> = left().iter().map(|process| process.pid.to_string()).collect();
+    let pids: Vec<String> = left()
+        .iter()
+        .map(|process| process.pid.to_string())
+        .collect();
     Err(Error::Timeout {
         what: format!("processes {} to end after SIGKILL", pids.join(", ")),
         seconds: KILL_LIMIT.as_secs(),
@@ -146,6 +184,21 @@ fn mounts_below(mountinfo: &str, dir: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_with_other_files_is_never_emptied() {
+        let dir = tempfile::tempdir().unwrap();
+        refuse_foreign_files(dir.path()).unwrap();
+        fs::write(dir.path().join(".tmpAbc"), "").unwrap();
+        refuse_foreign_files(dir.path()).unwrap();
+        fs::write(dir.path().join("thesis.tex"), "").unwrap();
+        assert!(
+            refuse_foreign_files(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("holds files but no cluster")
+        );
+    }
 
     #[test]
     fn mounts_are_removed_from_the_deepest_and_neighbours_stay() {

@@ -26,9 +26,15 @@ pub(crate) fn write_secret(path: &Path, content: impl AsRef<[u8]>) -> Result<()>
 /// Replaces a file in one step: a reader, or a kill at any moment, sees the old content or the new.
 pub(crate) fn replace(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io("write into", folder))?;
-    file.write_all(content.as_ref()).map_err(Error::io("write", path))?;
-    file.persist(path).map_err(|error| Error::Io { action: "replace", path: path.to_path_buf(), source: error.error })?;
+    let mut file =
+        tempfile::NamedTempFile::new_in(folder).map_err(Error::io("write into", folder))?;
+    file.write_all(content.as_ref())
+        .map_err(Error::io("write", path))?;
+    file.persist(path).map_err(|error| Error::Io {
+        action: "replace",
+        path: path.to_path_buf(),
+        source: error.error,
+    })?;
     Ok(())
 }
 

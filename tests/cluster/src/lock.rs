@@ -33,12 +33,19 @@ pub(crate) fn acquire(path: &Path) -> Result<Lock> {
             Err(TryLockError::WouldBlock) => {
                 if !said {
                     said = true;
-                    say(format_args!("waiting for another run that holds {}", path.display()));
+                    say(format_args!(
+                        "waiting for another run that holds {}",
+                        path.display()
+                    ));
                 }
                 file.lock().map_err(Error::io("lock", path))?;
             }
             Err(TryLockError::Error(source)) => {
-                return Err(Error::Io { action: "lock", path: path.to_path_buf(), source });
+                return Err(Error::Io {
+                    action: "lock",
+                    path: path.to_path_buf(),
+                    source,
+                });
             }
         }
         let held = file.metadata().map_err(Error::io("look at", path))?;
@@ -58,7 +65,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
         let first = acquire(&path).unwrap();
-        assert!(matches!(File::open(&path).unwrap().try_lock(), Err(TryLockError::WouldBlock)));
+        assert!(matches!(
+            File::open(&path).unwrap().try_lock(),
+            Err(TryLockError::WouldBlock)
+        ));
         drop(first);
         drop(acquire(&path).unwrap());
     }

@@ -2,8 +2,17 @@
 
 mod cli;
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
-fn main() -> anyhow::Result<()> {
-    cli::run(cli::Args::parse())
+fn main() -> ExitCode {
+    match cli::run(cli::Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The chain of reasons, without a backtrace: these messages are for whoever runs the cluster.
+            eprintln!("pilotlight-cluster: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -26,7 +26,15 @@ pub(crate) fn exists(plan: &Plan) -> bool {
 pub(crate) fn create(plan: &Plan) -> Result<()> {
     let bridge = plan.bridge();
     // Without a forward delay a new port works at once instead of after 15 s of learning.
-    run(&mut ip(["link", "add", &bridge, "type", "bridge", "forward_delay", "0"]))?;
+    run(&mut ip([
+        "link",
+        "add",
+        &bridge,
+        "type",
+        "bridge",
+        "forward_delay",
+        "0",
+    ]))?;
     run(&mut ip(["addr", "add", &plan.host_cidr(), "dev", &bridge]))?;
     run(&mut ip(["link", "set", &bridge, "up"]))?;
     Ok(())
@@ -39,17 +47,73 @@ pub(crate) fn connect(plan: &Plan, node: &NodePlan, nodes: usize, pid: i32) -> R
     // A killed node's link goes with its namespace, but a little later.
     succeeds(&mut ip(["link", "del", &node.host_link]));
     let netns = pid.to_string();
-    run(&mut ip(["link", "add", &node.host_link, "type", "veth", "peer", "name", "eth0", "netns", &netns]))?;
-    run(&mut ip(["link", "set", &node.host_link, "master", &bridge, "up"]))?;
+    run(&mut ip([
+        "link",
+        "add",
+        &node.host_link,
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "netns",
+        &netns,
+    ]))?;
+    run(&mut ip([
+        "link",
+        "set",
+        &node.host_link,
+        "master",
+        &bridge,
+        "up",
+    ]))?;
     run(&mut inside(pid, &["ip", "link", "set", "lo", "up"]))?;
-    run(&mut inside(pid, &["ip", "addr", "add", &format!("{}/24", node.address), "dev", "eth0"]))?;
+    run(&mut inside(
+        pid,
+        &[
+            "ip",
+            "addr",
+            "add",
+            &format!("{}/24", node.address),
+            "dev",
+            "eth0",
+        ],
+    ))?;
     run(&mut inside(pid, &["ip", "link", "set", "eth0", "up"]))?;
-    run(&mut inside(pid, &["ip", "route", "add", "default", "via", &host]))?;
-    for other in plan.nodes(nodes).iter().filter(|other| other.number != node.number) {
-        run(&mut inside(pid, &["ip", "route", "add", &other.pod_cidr, "via", &other.address.to_string()]))?;
+    run(&mut inside(
+        pid,
+        &["ip", "route", "add", "default", "via", &host],
+    ))?;
+    for other in plan
+        .nodes(nodes)
+        .iter()
+        .filter(|other| other.number != node.number)
+    {
+        run(&mut inside(
+            pid,
+            &[
+                "ip",
+                "route",
+                "add",
+                &other.pod_cidr,
+                "via",
+                &other.address.to_string(),
+            ],
+        ))?;
     }
-    run(&mut inside(pid, &["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"]))?;
-    run(&mut ip(["route", "replace", &node.pod_cidr, "via", &node.address.to_string(), "dev", &bridge]))?;
+    run(&mut inside(
+        pid,
+        &["sysctl", "-q", "-w", "net.ipv4.ip_forward=1"],
+    ))?;
+    run(&mut ip([
+        "route",
+        "replace",
+        &node.pod_cidr,
+        "via",
+        &node.address.to_string(),
+        "dev",
+        &bridge,
+    ]))?;
     Ok(())
 }
 
@@ -70,7 +134,12 @@ fn own_links(listing: &str, bridge: &str, prefix: &str) -> Vec<String> {
         .lines()
         .filter_map(|line| line.split(": ").nth(1))
         .map(|name| name.split('@').next().unwrap_or(name))
-        .filter(|name| *name == bridge || name.strip_prefix(&node_link).is_some_and(|rest| rest.parse::<u32>().is_ok()))
+        .filter(|name| {
+            *name == bridge
+                || name
+                    .strip_prefix(&node_link)
+                    .is_some_and(|rest| rest.parse::<u32>().is_ok())
+        })
         .map(str::to_owned)
         .collect()
 }

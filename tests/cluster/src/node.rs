@@ -67,7 +67,10 @@ pub(crate) fn init_command() -> Vec<String> {
 
 /// A command inside the node's mount namespace.
 fn mount(init: i32, args: &[&str]) -> Command {
-    let mut enter = command("nsenter", ["--target", &init.to_string(), "--mount", "mount"]);
+    let mut enter = command(
+        "nsenter",
+        ["--target", &init.to_string(), "--mount", "mount"],
+    );
     enter.args(args);
     enter
 }
@@ -77,15 +80,22 @@ fn mount(init: i32, args: &[&str]) -> Command {
 pub(crate) fn mount_folders(node: &NodePlan, init: i32) -> Result<()> {
     let ready = wait_until(Duration::from_secs(10), || {
         // `tini` is there only after unshare has finished its mounts.
-        std::fs::read_to_string(format!("/proc/{init}/comm")).is_ok_and(|name| name.trim() == "tini")
+        std::fs::read_to_string(format!("/proc/{init}/comm"))
+            .is_ok_and(|name| name.trim() == "tini")
     });
     if !ready {
         return Err(Error::Unsupported {
-            what: format!("the first process of {} does not start in its namespaces", node.name),
+            what: format!(
+                "the first process of {} does not start in its namespaces",
+                node.name
+            ),
             remedy: "allow network, mount and pid namespaces (unshare) for root".into(),
         });
     }
-    run(&mut mount(init, &["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"]))?;
+    run(&mut mount(
+        init,
+        &["-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"],
+    ))?;
     for (folder, target) in MOUNTS {
         let source = node.folder(folder).display().to_string();
         run(&mut mount(init, &["--bind", &source, target]))?;
@@ -104,9 +114,16 @@ pub(crate) fn daemon_command(
     init: i32,
 ) -> Result<Vec<String>> {
     let config = |file: &str| node.folder("config").join(file).display().to_string();
-    let mut line: Vec<String> = ["nsenter", "--target", &init.to_string(), "--net", "--mount", "--pid"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut line: Vec<String> = [
+        "nsenter",
+        "--target",
+        &init.to_string(),
+        "--net",
+        "--mount",
+        "--pid",
+    ]
+    .map(str::to_owned)
+    .to_vec();
     match daemon {
         NodeDaemon::Containerd => {
             line.push(tools.path("containerd")?.display().to_string());
@@ -116,7 +133,10 @@ pub(crate) fn daemon_command(
             line.push(tools.path("kubelet")?.display().to_string());
             line.extend([
                 format!("--config={}", config("kubelet.json")),
-                format!("--kubeconfig={}", kubeconfig_path(plan, &node.name).display()),
+                format!(
+                    "--kubeconfig={}",
+                    kubeconfig_path(plan, &node.name).display()
+                ),
                 format!("--hostname-override={}", node.name),
                 format!("--node-ip={}", node.address),
                 "--root-dir=/var/lib/kubelet".into(),
@@ -134,12 +154,17 @@ pub(crate) fn daemon_command(
 /// The containerd socket of a running node, as the host sees it.
 pub(crate) fn socket(init: i32) -> PathBuf {
     let inside = NodePlan::containerd_socket();
-    Path::new("/proc").join(init.to_string()).join("root").join(inside.strip_prefix("/").unwrap_or(inside))
+    Path::new("/proc")
+        .join(init.to_string())
+        .join("root")
+        .join(inside.strip_prefix("/").unwrap_or(inside))
 }
 
 fn ctr(tools: &Tools, init: i32) -> Result<Command> {
     let mut ctr = Command::new(tools.path("ctr")?);
-    ctr.arg("--address").arg(socket(init)).args(["--namespace", "k8s.io"]);
+    ctr.arg("--address")
+        .arg(socket(init))
+        .args(["--namespace", "k8s.io"]);
     Ok(ctr)
 }
 
@@ -148,7 +173,9 @@ pub(crate) fn wait_containerd(node: &NodePlan, tools: &Tools, init: i32, log: &P
     let mut version = ctr(tools, init)?;
     version.arg("version");
     let limit = 30;
-    if wait_until(Duration::from_secs(limit), || socket(init).exists() && succeeds(&mut version)) {
+    if wait_until(Duration::from_secs(limit), || {
+        socket(init).exists() && succeeds(&mut version)
+    }) {
         return Ok(());
     }
     Err(Error::Timeout {

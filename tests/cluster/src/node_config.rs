@@ -13,7 +13,10 @@ use crate::tools::Tools;
 pub(crate) fn write(plan: &Plan, node: &NodePlan, tools: &Tools, runc: &Path) -> Result<()> {
     let folder = node.folder("config");
     files::create_dir(&folder.join("cni"))?;
-    files::write(&folder.join("containerd.toml"), containerd(node, tools, runc))?;
+    files::write(
+        &folder.join("containerd.toml"),
+        containerd(node, tools, runc),
+    )?;
     files::write(&folder.join("cni/10-pilotlight.conflist"), cni(node))?;
     files::write(&folder.join("kubelet.json"), kubelet(plan, node))?;
     files::write(&folder.join("kube-proxy.json"), kube_proxy(plan, node))
@@ -160,7 +163,10 @@ mod tests {
 
     #[test]
     fn every_node_has_its_own_network_and_cgroup() {
-        let plan = Plan { instance: 0, dir: "/state".into() };
+        let plan = Plan {
+            instance: 0,
+            dir: "/state".into(),
+        };
         let text = |number| (cni(&plan.node(number)), kubelet(&plan, &plan.node(number)));
         let ((cni_1, kubelet_1), (cni_2, kubelet_2)) = (text(1), text(2));
         assert!(cni_1.contains("10.128.2.0/23") && cni_2.contains("10.128.4.0/23"));

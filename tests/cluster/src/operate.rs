@@ -26,10 +26,17 @@ impl Cluster {
     pub fn component(&self, name: &str) -> Result<ComponentHandle<'_>> {
         let known = Component::all(self.state()?.nodes);
         match name.parse::<Component>() {
-            Ok(component) if known.contains(&component) => Ok(ComponentHandle { cluster: self, component }),
+            Ok(component) if known.contains(&component) => Ok(ComponentHandle {
+                cluster: self,
+                component,
+            }),
             _ => Err(Error::UnknownComponent {
                 name: name.to_owned(),
-                known: known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+                known: known
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .join(", "),
             }),
         }
     }
@@ -131,7 +138,10 @@ impl ComponentHandle<'_> {
     /// Whether it runs (a paused one does).
     pub fn running(&self) -> Result<bool> {
         let state = self.cluster.state()?;
-        Ok(state.daemons.get(&self.component.to_string()).is_some_and(Daemon::alive))
+        Ok(state
+            .daemons
+            .get(&self.component.to_string())
+            .is_some_and(Daemon::alive))
     }
 
     /// Its process numbers as the host counts them.
@@ -139,9 +149,15 @@ impl ComponentHandle<'_> {
         let state = self.cluster.state()?;
         if let Component::Node(number) = self.component {
             let group = state.plan.node(number).cgroup;
-            return Ok(cgroup::members(&group)?.into_iter().map(|process| process.pid).collect());
+            return Ok(cgroup::members(&group)?
+                .into_iter()
+                .map(|process| process.pid)
+                .collect());
         }
-        Ok(self.daemon(&state).map(|daemon| vec![daemon.main.pid]).unwrap_or_default())
+        Ok(self
+            .daemon(&state)
+            .map(|daemon| vec![daemon.main.pid])
+            .unwrap_or_default())
     }
 
     fn with_state(&self, change: impl FnOnce(&mut State) -> Result<()>) -> Result<()> {
@@ -160,16 +176,22 @@ impl ComponentHandle<'_> {
     /// A frozen node can neither be killed nor end.
     fn thaw(&self) -> Result<()> {
         match self.component {
-            Component::Node(number) => cgroup::freeze(&self.cluster.plan.node(number).cgroup, false),
+            Component::Node(number) => {
+                cgroup::freeze(&self.cluster.plan.node(number).cgroup, false)
+            }
             _ => Ok(()),
         }
     }
 
     /// Waits until the last process of a dead node is gone.
     fn settle(&self) -> Result<()> {
-        let Component::Node(number) = self.component else { return Ok(()) };
+        let Component::Node(number) = self.component else {
+            return Ok(());
+        };
         let group = self.cluster.plan.node(number).cgroup;
-        let empty = crate::process::wait_until(STOP_LIMIT, || cgroup::members(&group).is_ok_and(|left| left.is_empty()));
+        let empty = crate::process::wait_until(STOP_LIMIT, || {
+            cgroup::members(&group).is_ok_and(|left| left.is_empty())
+        });
         self.ended(empty)
     }
 

@@ -38,38 +38,66 @@ pub(crate) fn require_root() -> Result<()> {
 
 /// Installs the packages of those programs that are not there.
 pub(crate) fn require(needs: &[Need]) -> Result<()> {
-    let missing: Vec<Need> = needs.iter().copied().filter(|(program, _)| find(program).is_none()).collect();
+    let missing: Vec<Need> = needs
+        .iter()
+        .copied()
+        .filter(|(program, _)| find(program).is_none())
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    let mut packages: Vec<&str> = missing.iter().flat_map(|(_, package)| package.split(' ')).collect();
+    let mut packages: Vec<&str> = missing
+        .iter()
+        .flat_map(|(_, package)| package.split(' '))
+        .collect();
     packages.dedup();
     let remedy = format!("install: {}", packages.join(" "));
     if find("apt-get").is_none() {
-        return Err(Error::Unsupported { what: format!("missing {}", programs(&missing)), remedy });
+        return Err(Error::Unsupported {
+            what: format!("missing {}", programs(&missing)),
+            remedy,
+        });
     }
-    say(format_args!("installing Debian packages: {}", packages.join(" ")));
+    say(format_args!(
+        "installing Debian packages: {}",
+        packages.join(" ")
+    ));
     if !succeeds(&mut install(&packages)) {
         say("updating the package lists");
         // A failing third-party source must not stop the rest; the installation after it tells.
         succeeds(&mut command("apt-get", ["update", "-q"]));
         run(&mut install(&packages))?;
     }
-    let missing: Vec<Need> = missing.into_iter().filter(|(program, _)| find(program).is_none()).collect();
+    let missing: Vec<Need> = missing
+        .into_iter()
+        .filter(|(program, _)| find(program).is_none())
+        .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Error::Unsupported { what: format!("missing {} even after installation", programs(&missing)), remedy })
+    Err(Error::Unsupported {
+        what: format!("missing {} even after installation", programs(&missing)),
+        remedy,
+    })
 }
 
 fn install(packages: &[&str]) -> std::process::Command {
-    let mut install = command("apt-get", ["install", "-y", "-q", "--no-install-recommends"]);
-    install.args(packages).env("DEBIAN_FRONTEND", "noninteractive");
+    let mut install = command(
+        "apt-get",
+        ["install", "-y", "-q", "--no-install-recommends"],
+    );
+    install
+        .args(packages)
+        .env("DEBIAN_FRONTEND", "noninteractive");
     install
 }
 
 fn programs(needs: &[Need]) -> String {
-    needs.iter().map(|(program, _)| *program).collect::<Vec<_>>().join(", ")
+    needs
+        .iter()
+        .map(|(program, _)| *program)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The version line of the Go toolchain, part of every cache key.

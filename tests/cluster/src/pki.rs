@@ -6,8 +6,8 @@ use std::path::Path;
 
 use base64::Engine;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
 };
 
 use crate::error::{Error, Result};
@@ -31,15 +31,23 @@ struct Authority<'a> {
 }
 
 fn certificate_error(name: &str) -> impl Fn(rcgen::Error) -> Error + '_ {
-    move |source| Error::Certificate { name: name.to_owned(), source }
+    move |source| Error::Certificate {
+        name: name.to_owned(),
+        source,
+    }
 }
 
 fn params(name: &str, common_name: &str, organisation: &str) -> Result<CertificateParams> {
-    let mut params = CertificateParams::new(Vec::<String>::new()).map_err(certificate_error(name))?;
+    let mut params =
+        CertificateParams::new(Vec::<String>::new()).map_err(certificate_error(name))?;
     params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    params
+        .distinguished_name
+        .push(DnType::CommonName, common_name);
     if !organisation.is_empty() {
-        params.distinguished_name.push(DnType::OrganizationName, organisation);
+        params
+            .distinguished_name
+            .push(DnType::OrganizationName, organisation);
     }
     // Wide enough for any clock a test machine may have; 2050 is where the date format changes.
     params.not_before = date_time_ymd(2020, 1, 1);
@@ -51,40 +59,85 @@ impl<'a> Authority<'a> {
     fn create(folder: &'a Path, name: &str) -> Result<Self> {
         let mut params = params(name, name, "")?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages =
-            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+        ];
         let key = KeyPair::generate().map_err(certificate_error(name))?;
         let certificate = params.self_signed(&key).map_err(certificate_error(name))?;
         let pem = certificate.pem();
         files::write(&folder.join(format!("{name}.crt")), &pem)?;
         files::write_secret(&folder.join(format!("{name}.key")), key.serialize_pem())?;
-        Ok(Self { folder, pem, issuer: Issuer::new(params, key) })
+        Ok(Self {
+            folder,
+            pem,
+            issuer: Issuer::new(params, key),
+        })
     }
 
-    fn sign(&self, name: &str, mut params: CertificateParams, usages: &[ExtendedKeyUsagePurpose]) -> Result<(String, String)> {
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    fn sign(
+        &self,
+        name: &str,
+        mut params: CertificateParams,
+        usages: &[ExtendedKeyUsagePurpose],
+    ) -> Result<(String, String)> {
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
         params.extended_key_usages = usages.to_vec();
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().map_err(certificate_error(name))?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(certificate_error(name))?;
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(certificate_error(name))?;
         let (certificate, key) = (certificate.pem(), key.serialize_pem());
         files::write(&self.folder.join(format!("{name}.crt")), &certificate)?;
         files::write_secret(&self.folder.join(format!("{name}.key")), &key)?;
         Ok((certificate, key))
     }
 
-    fn client(&self, name: &str, common_name: &str, organisation: &str) -> Result<(String, String)> {
-        self.sign(name, params(name, common_name, organisation)?, &[ExtendedKeyUsagePurpose::ClientAuth])
+    fn client(
+        &self,
+        name: &str,
+        common_name: &str,
+        organisation: &str,
+    ) -> Result<(String, String)> {
+        self.sign(
+            name,
+            params(name, common_name, organisation)?,
+            &[ExtendedKeyUsagePurpose::ClientAuth],
+        )
     }
 
-    fn server(&self, name: &str, common_name: &str, dns: &[&str], addresses: &[Ipv4Addr]) -> Result<()> {
+    fn server(
+        &self,
+        name: &str,
+        common_name: &str,
+        dns: &[&str],
+        addresses: &[Ipv4Addr],
+    ) -> Result<()> {
         let mut params = params(name, common_name, "")?;
         for dns in dns {
-            params.subject_alt_names.push(SanType::DnsName((*dns).try_into().map_err(certificate_error(name))?));
+            params.subject_alt_names.push(SanType::DnsName(
+                (*dns).try_into().map_err(certificate_error(name))?,
+            ));
         }
-        params.subject_alt_names.extend(addresses.iter().map(|address| SanType::IpAddress(IpAddr::V4(*address))));
+        params.subject_alt_names.extend(
+            addresses
+                .iter()
+                .map(|address| SanType::IpAddress(IpAddr::V4(*address))),
+        );
         // etcd answers and asks with one certificate.
-        self.sign(name, params, &[ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth])?;
+        self.sign(
+            name,
+            params,
+            &[
+                ExtendedKeyUsagePurpose::ServerAuth,
+                ExtendedKeyUsagePurpose::ClientAuth,
+            ],
+        )?;
         Ok(())
     }
 }
@@ -99,12 +152,33 @@ pub(crate) fn create(plan: &Plan, nodes: usize) -> Result<()> {
     authority.server(
         "apiserver",
         "kube-apiserver",
-        &["kubernetes", "kubernetes.default", "kubernetes.default.svc", &service, "localhost"],
+        &[
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            &service,
+            "localhost",
+        ],
         &[plan.host(), API_SERVICE, Ipv4Addr::LOCALHOST],
     )?;
-    authority.server("etcd", "etcd", &["localhost"], &[plan.host(), Ipv4Addr::LOCALHOST])?;
-    authority.server("controller-manager-serving", "kube-controller-manager", &["localhost"], &[plan.host()])?;
-    authority.server("kube-scheduler-serving", "kube-scheduler", &["localhost"], &[plan.host()])?;
+    authority.server(
+        "etcd",
+        "etcd",
+        &["localhost"],
+        &[plan.host(), Ipv4Addr::LOCALHOST],
+    )?;
+    authority.server(
+        "controller-manager-serving",
+        "kube-controller-manager",
+        &["localhost"],
+        &[plan.host()],
+    )?;
+    authority.server(
+        "kube-scheduler-serving",
+        "kube-scheduler",
+        &["localhost"],
+        &[plan.host()],
+    )?;
     authority.client("apiserver-kubelet", "kube-apiserver", "system:masters")?;
     authority.client("apiserver-etcd", "kube-apiserver", "")?;
     for (name, common_name, organisation) in CLIENTS {
@@ -112,10 +186,20 @@ pub(crate) fn create(plan: &Plan, nodes: usize) -> Result<()> {
     }
     for node in plan.nodes(nodes) {
         let name = &node.name;
-        kubeconfig(plan, &authority, name, &format!("system:node:{name}"), "system:nodes")?;
+        kubeconfig(
+            plan,
+            &authority,
+            name,
+            &format!("system:node:{name}"),
+            "system:nodes",
+        )?;
         authority.server(&format!("{name}-serving"), name, &[name], &[node.address])?;
     }
-    Authority::create(&folder, "front-proxy-ca")?.client("front-proxy", "front-proxy-client", "")?;
+    Authority::create(&folder, "front-proxy-ca")?.client(
+        "front-proxy",
+        "front-proxy-client",
+        "",
+    )?;
     let tokens = KeyPair::generate().map_err(certificate_error("service-account"))?;
     files::write_secret(&folder.join("service-account.key"), tokens.serialize_pem())?;
     files::write(&folder.join("service-account.pub"), tokens.public_key_pem())
@@ -123,10 +207,20 @@ pub(crate) fn create(plan: &Plan, nodes: usize) -> Result<()> {
 
 /// Where a client's kubeconfig lies.
 pub(crate) fn kubeconfig_path(plan: &Plan, client: &str) -> std::path::PathBuf {
-    if client == "admin" { plan.kubeconfig() } else { plan.config().join(format!("{client}.kubeconfig")) }
+    if client == "admin" {
+        plan.kubeconfig()
+    } else {
+        plan.config().join(format!("{client}.kubeconfig"))
+    }
 }
 
-fn kubeconfig(plan: &Plan, authority: &Authority<'_>, name: &str, common_name: &str, organisation: &str) -> Result<()> {
+fn kubeconfig(
+    plan: &Plan,
+    authority: &Authority<'_>,
+    name: &str,
+    common_name: &str,
+    organisation: &str,
+) -> Result<()> {
     let (certificate, key) = authority.client(name, common_name, organisation)?;
     // JSON is YAML, and needs no quoting rules of our own. The certificates are embedded, so that the file can be moved.
     let config = serde_json::json!({
@@ -159,12 +253,26 @@ mod tests {
     fn every_client_gets_a_kubeconfig_and_keys_are_private() {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
-        let plan = Plan { instance: 0, dir: dir.path().to_path_buf() };
+        let plan = Plan {
+            instance: 0,
+            dir: dir.path().to_path_buf(),
+        };
         create(&plan, 1).unwrap();
-        for client in ["admin", "controller-manager", "kube-scheduler", "kube-proxy", "coredns", "node-1"] {
+        for client in [
+            "admin",
+            "controller-manager",
+            "kube-scheduler",
+            "kube-proxy",
+            "coredns",
+            "node-1",
+        ] {
             let path = kubeconfig_path(&plan, client);
-            let config: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-            assert_eq!(config["clusters"][0]["cluster"]["server"], "https://172.30.0.1:6443");
+            let config: serde_json::Value =
+                serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+            assert_eq!(
+                config["clusters"][0]["cluster"]["server"],
+                "https://172.30.0.1:6443"
+            );
             assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         }
     }

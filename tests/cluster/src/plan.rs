@@ -60,7 +60,9 @@ impl Plan {
 
     /// The names of the first `count` nodes.
     pub(crate) fn nodes(&self, count: usize) -> Vec<NodePlan> {
-        (1..=count.min(MAX_NODES)).map(|number| self.node(number)).collect()
+        (1..=count.min(MAX_NODES))
+            .map(|number| self.node(number))
+            .collect()
     }
 
     /// One node, counted from 1.
@@ -116,7 +118,8 @@ impl Plan {
 
     /// The log of a component; `/` in its name becomes `-`.
     pub(crate) fn log(&self, component: &str) -> PathBuf {
-        self.logs().join(format!("{}.log", component.replace('/', "-")))
+        self.logs()
+            .join(format!("{}.log", component.replace('/', "-")))
     }
 
     /// All logs.
@@ -173,7 +176,10 @@ mod tests {
     use super::*;
 
     fn plan(instance: u8) -> Plan {
-        Plan { instance, dir: Plan::default_dir(instance) }
+        Plan {
+            instance,
+            dir: Plan::default_dir(instance),
+        }
     }
 
     #[test]
@@ -192,7 +198,12 @@ mod tests {
     #[test]
     fn all_nodes_have_names_and_networks_of_their_own() {
         let nodes = plan(3).nodes(MAX_NODES);
-        for field in [|n: &NodePlan| n.name.clone(), |n| n.pod_cidr.clone(), |n| n.address.to_string()] {
+        let fields: [fn(&NodePlan) -> String; 3] = [
+            |n| n.name.clone(),
+            |n| n.pod_cidr.clone(),
+            |n| n.address.to_string(),
+        ];
+        for field in fields {
             let mut seen: Vec<String> = nodes.iter().map(field).collect();
             seen.sort();
             seen.dedup();

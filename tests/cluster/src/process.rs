@@ -33,7 +33,10 @@ impl Identity {
     /// The process that has this number now, unless it is already dead.
     pub(crate) fn of(pid: i32) -> Option<Self> {
         let stat = Stat::read(pid)?;
-        (!stat.dead()).then_some(Self { pid, start: stat.start })
+        (!stat.dead()).then_some(Self {
+            pid,
+            start: stat.start,
+        })
     }
 
     /// Whether it still runs (a zombie does not).
@@ -79,7 +82,11 @@ impl Stat {
         let parent = fields.next()?.parse().ok()?;
         // `starttime` is field 22 of the whole line; state was the third and ppid the fourth.
         let start = fields.nth(17)?.parse().ok()?;
-        Some(Self { state, parent, start })
+        Some(Self {
+            state,
+            parent,
+            start,
+        })
     }
 
     fn dead(&self) -> bool {
@@ -89,23 +96,39 @@ impl Stat {
 
 /// All process numbers of the machine.
 pub(crate) fn all_pids() -> Vec<i32> {
-    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect()
 }
 
 /// The children of a process.
 pub(crate) fn children(parent: i32) -> Vec<i32> {
-    all_pids().into_iter().filter(|pid| Stat::read(*pid).is_some_and(|stat| stat.parent == parent)).collect()
+    all_pids()
+        .into_iter()
+        .filter(|pid| Stat::read(*pid).is_some_and(|stat| stat.parent == parent))
+        .collect()
 }
 
 /// A process and everything below it.
 pub(crate) fn tree(root: i32) -> Vec<i32> {
-    let parents: Vec<(i32, i32)> =
-        all_pids().into_iter().filter_map(|pid| Some((pid, Stat::read(pid)?.parent))).collect();
+    let parents: Vec<(i32, i32)> = all_pids()
+        .into_iter()
+        .filter_map(|pid| Some((pid, Stat::read(pid)?.parent)))
+        .collect();
     let mut found = vec![root];
     let mut next = 0;
     while let Some(&parent) = found.get(next) {
-        found.extend(parents.iter().filter(|(pid, above)| *above == parent && !found.contains(pid)).map(|(pid, _)| *pid).collect::<Vec<_>>());
+        found.extend(
+            parents
+                .iter()
+                .filter(|(pid, above)| *above == parent && !found.contains(pid))
+                .map(|(pid, _)| *pid)
+                .collect::<Vec<_>>(),
+        );
         next += 1;
     }
     found
@@ -113,15 +136,21 @@ pub(crate) fn tree(root: i32) -> Vec<i32> {
 
 /// All processes that carry the mark of a cluster.
 pub(crate) fn marked(id: &str) -> Vec<Identity> {
-    let mark = format!("{MARK}={id}");
     all_pids()
         .into_iter()
-        .filter(|pid| {
-            std::fs::read(format!("/proc/{pid}/environ"))
-                .is_ok_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
-        })
+        .filter(|pid| mark(*pid).as_deref() == Some(id))
         .filter_map(Identity::of)
         .collect()
+}
+
+/// The id of the cluster a process was started for. What containers run has an environment of its own and none.
+pub(crate) fn mark(pid: i32) -> Option<String> {
+    let environ = std::fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let prefix = format!("{MARK}=");
+    let value = environ
+        .split(|byte| *byte == 0)
+        .find_map(|entry| entry.strip_prefix(prefix.as_bytes()))?;
+    Some(String::from_utf8_lossy(value).into_owned())
 }
 
 /// A long-running process of the cluster.
@@ -200,23 +229,44 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Daemon> {
         .append(true)
         .open(&launch.log)
         .map_err(Error::io("open the log", &launch.log))?;
-    let errors = log.try_clone().map_err(Error::io("open the log", &launch.log))?;
+    let errors = log
+        .try_clone()
+        .map_err(Error::io("open the log", &launch.log))?;
     let mut start: Command = command("setsid", &launch.argv);
-    start.env_clear().env("PATH", launch.path).env("HOME", "/root").env(MARK, launch.id);
-    start.current_dir("/").stdin(Stdio::null()).stdout(log).stderr(errors);
-    let mut child = start.spawn().map_err(|source| Error::Start { program: launch.name.to_owned(), source })?;
+    start
+        .env_clear()
+        .env("PATH", launch.path)
+        .env("HOME", "/root")
+        .env(MARK, launch.id);
+    start
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors);
+    let mut child = start.spawn().map_err(|source| Error::Start {
+        program: launch.name.to_owned(),
+        source,
+    })?;
     let pid = i32::try_from(child.id()).unwrap_or(i32::MAX);
     // While this program lives it is the parent and must collect the dead; afterwards init does.
     let started = Identity::of(pid);
     thread::spawn(move || child.wait());
-    let Some(started) = started else { return Err(died(launch.name, &launch.log)) };
+    let Some(started) = started else {
+        return Err(died(launch.name, &launch.log));
+    };
     if !launch.nested {
-        return Ok(Daemon { main: started, launcher: None });
+        return Ok(Daemon {
+            main: started,
+            launcher: None,
+        });
     }
     let deadline = Instant::now() + Duration::from_secs(10);
     while started.alive() && Instant::now() < deadline {
         if let Some(main) = children(pid).into_iter().find_map(Identity::of) {
-            return Ok(Daemon { main, launcher: Some(started) });
+            return Ok(Daemon {
+                main,
+                launcher: Some(started),
+            });
         }
         thread::sleep(Duration::from_millis(5));
     }
@@ -230,7 +280,11 @@ pub(crate) fn died(component: &str, log: &Path) -> Error {
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<&str> = text.lines().collect();
     let tail = lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n");
-    Error::Died { component: component.to_owned(), log: log.to_path_buf(), tail }
+    Error::Died {
+        component: component.to_owned(),
+        log: log.to_path_buf(),
+        tail,
+    }
 }
 
 /// Polls until a condition holds or time is over.
@@ -264,7 +318,13 @@ mod tests {
     fn a_reused_pid_is_another_process() {
         let me = Identity::of(i32::try_from(std::process::id()).unwrap()).unwrap();
         assert!(me.alive());
-        assert!(!Identity { start: me.start + 1, ..me }.alive());
+        assert!(
+            !Identity {
+                start: me.start + 1,
+                ..me
+            }
+            .alive()
+        );
     }
 
     #[test]
@@ -284,7 +344,9 @@ mod tests {
         daemon.pause();
         assert!(wait_until(Duration::from_secs(5), || daemon.main.stopped()));
         daemon.resume();
-        assert!(wait_until(Duration::from_secs(5), || !daemon.main.stopped()));
+        assert!(wait_until(Duration::from_secs(5), || !daemon
+            .main
+            .stopped()));
         assert!(daemon.kill());
         assert!(!daemon.alive());
         assert!(marked(&id).is_empty());

@@ -10,5 +10,8 @@ static STARTED: OnceLock<Instant> = OnceLock::new();
 /// Prints one progress line.
 pub(crate) fn say(message: impl Display) {
     let started = STARTED.get_or_init(Instant::now);
-    eprintln!("[cluster {:6.1}s] {message}", started.elapsed().as_secs_f64());
+    eprintln!(
+        "[cluster {:6.1}s] {message}",
+        started.elapsed().as_secs_f64()
+    );
 }

@@ -10,8 +10,23 @@ use crate::{cgroup, control_plane, network, node};
 
 /// PATH of all components: their own programs, then the system's.
 fn path(state: &State) -> String {
-    let mut folders: Vec<String> = state.tools.folders().iter().map(|folder| folder.display().to_string()).collect();
-    folders.extend(["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"].map(str::to_owned));
+    let mut folders: Vec<String> = state
+        .tools
+        .folders()
+        .iter()
+        .map(|folder| folder.display().to_string())
+        .collect();
+    folders.extend(
+        [
+            "/usr/local/sbin",
+            "/usr/local/bin",
+            "/usr/sbin",
+            "/usr/bin",
+            "/sbin",
+            "/bin",
+        ]
+        .map(str::to_owned),
+    );
     folders.join(":")
 }
 
@@ -74,7 +89,13 @@ fn start_daemon(state: &mut State, number: usize, daemon: NodeDaemon) -> Result<
     Ok(())
 }
 
-fn run(state: &mut State, name: &str, argv: Vec<String>, nested: bool, cgroup: &str) -> Result<Daemon> {
+fn run(
+    state: &mut State,
+    name: &str,
+    argv: Vec<String>,
+    nested: bool,
+    cgroup: &str,
+) -> Result<Daemon> {
     let daemon = launch(&Launch {
         name,
         argv: absolute(argv),

@@ -50,7 +50,8 @@ impl State {
         }
     }
 
-    fn path(dir: &Path) -> PathBuf {
+    /// Where the state of a folder's cluster is written.
+    pub(crate) fn path(dir: &Path) -> PathBuf {
         dir.join("state.json")
     }
 
@@ -72,8 +73,10 @@ impl State {
     /// Writes the state in one step.
     pub(crate) fn save(&self) -> Result<()> {
         let path = Self::path(&self.plan.dir);
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|error| Error::State { path: path.clone(), reason: error.to_string() })?;
+        let text = serde_json::to_string_pretty(self).map_err(|error| Error::State {
+            path: path.clone(),
+            reason: error.to_string(),
+        })?;
         files::replace(&path, text)
     }
 }
@@ -87,7 +90,10 @@ mod tests {
         let tools = serde_json::json!({
             "kubernetes": "/a", "etcd": "/b", "containerd": "/c", "cni": "/d", "coredns": "/e", "helm": "/f"
         });
-        let plan = Plan { instance: 0, dir: dir.to_path_buf() };
+        let plan = Plan {
+            instance: 0,
+            dir: dir.to_path_buf(),
+        };
         State::new(plan, 2, serde_json::from_value(tools).unwrap(), "id".into())
     }
 
@@ -97,7 +103,13 @@ mod tests {
         assert!(State::load(dir.path()).unwrap().is_none());
         let mut state = state(dir.path());
         let main = Identity { pid: 7, start: 9 };
-        state.daemons.insert("etcd".into(), Daemon { main, launcher: None });
+        state.daemons.insert(
+            "etcd".into(),
+            Daemon {
+                main,
+                launcher: None,
+            },
+        );
         state.save().unwrap();
         assert_eq!(State::load(dir.path()).unwrap().unwrap(), state);
     }
@@ -114,6 +126,11 @@ mod tests {
         let mut value = serde_json::to_value(state(dir.path())).unwrap();
         value["version"] = 2.into();
         std::fs::write(&path, value.to_string()).unwrap();
-        assert!(State::load(dir.path()).unwrap_err().to_string().contains("format 2"));
+        assert!(
+            State::load(dir.path())
+                .unwrap_err()
+                .to_string()
+                .contains("format 2")
+        );
     }
 }

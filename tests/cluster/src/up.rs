@@ -28,7 +28,11 @@ pub struct UpOptions {
 
 impl Default for UpOptions {
     fn default() -> Self {
-        Self { nodes: 2, dir: None, instance: 0 }
+        Self {
+            nodes: 2,
+            dir: None,
+            instance: 0,
+        }
     }
 }
 
@@ -40,9 +44,15 @@ impl UpOptions {
                 remedy: format!("instances go from 0 to {MAX_INSTANCE}, nodes to {MAX_NODES}"),
             });
         }
-        let dir = self.dir.clone().unwrap_or_else(|| Plan::default_dir(self.instance));
+        let dir = self
+            .dir
+            .clone()
+            .unwrap_or_else(|| Plan::default_dir(self.instance));
         let dir = std::path::absolute(&dir).map_err(Error::io("find", &dir))?;
-        Ok(Plan { instance: self.instance, dir })
+        Ok(Plan {
+            instance: self.instance,
+            dir,
+        })
     }
 }
 
@@ -57,9 +67,17 @@ impl Cluster {
         if let Some(state) = State::load(&plan.dir).unwrap_or(None) {
             if cluster.healthy(&state) {
                 if state.nodes != options.nodes {
-                    return Err(Error::OtherShape { dir: plan.dir, running: state.nodes, wanted: options.nodes });
+                    return Err(Error::OtherShape {
+                        dir: plan.dir,
+                        running: state.nodes,
+                        wanted: options.nodes,
+                    });
                 }
-                say(format_args!("a healthy cluster with {} nodes runs in {}", state.nodes, plan.dir.display()));
+                say(format_args!(
+                    "a healthy cluster with {} nodes runs in {}",
+                    state.nodes,
+                    plan.dir.display()
+                ));
                 return Ok(cluster);
             }
             say("replacing what is left of an earlier cluster");
@@ -68,13 +86,18 @@ impl Cluster {
         let tools = Tools::build()?;
         image::pause_archive()?;
         down::remove(&plan)?;
-        files::create_dir(&plan.logs())?;
+        files::create_dir(&plan.dir)?;
         let mut state = State::new(plan, options.nodes, tools, new_id()?);
         state.save()?;
+        files::create_dir(&state.plan.logs())?;
         cluster.make(&mut state)?;
         state.complete = true;
         state.save()?;
-        say(format_args!("ready: {} nodes, KUBECONFIG={}", state.nodes, cluster.kubeconfig().display()));
+        say(format_args!(
+            "ready: {} nodes, KUBECONFIG={}",
+            state.nodes,
+            cluster.kubeconfig().display()
+        ));
         Ok(cluster)
     }
 
@@ -93,9 +116,8 @@ impl Cluster {
             start::start(state, Component::Node(number))?;
         }
         self.wait_for_api(state)?;
-        for component in [Component::ControllerManager, Component::Scheduler, Component::CoreDns] {
-            start::start(state, component)?;
-        }
+        start::start(state, Component::ControllerManager)?;
+        start::start(state, Component::Scheduler)?;
         if state.nodes > 0 {
             say(format_args!("starting {} nodes", state.nodes));
         }
@@ -104,22 +126,34 @@ impl Cluster {
         }
         let dns = plan.config().join("dns.yaml").display().to_string();
         self.kubectl(["apply", "--server-side", "-f", &dns])?;
+        // After its rights, or its first attempts are refused and it backs off.
+        start::start(state, Component::CoreDns)?;
         self.wait_for_nodes(state)?;
         self.wait_for_accounts(state)
     }
 
     /// Waits until the API server is ready; ends early when it, or its store, ended.
     pub(crate) fn wait_for_api(&self, state: &State) -> Result<()> {
-        self.wait_for(state, &[Component::Etcd, Component::Apiserver], 60, "the API server", || self.api_ready(state))
+        self.wait_for(
+            state,
+            &[Component::Etcd, Component::Apiserver],
+            60,
+            "the API server",
+            || self.api_ready(state),
+        )
     }
 
     /// Waits until every node is Ready.
     pub(crate) fn wait_for_nodes(&self, state: &State) -> Result<()> {
         let needed: Vec<Component> = (1..=state.nodes)
-            .flat_map(|node| [NodeDaemon::Containerd, NodeDaemon::Kubelet].map(|daemon| Component::NodeDaemon(node, daemon)))
+            .flat_map(|node| {
+                [NodeDaemon::Containerd, NodeDaemon::Kubelet]
+                    .map(|daemon| Component::NodeDaemon(node, daemon))
+            })
             .collect();
         self.wait_for(state, &needed, 120, "all nodes to be Ready", || {
-            self.ready_nodes().is_ok_and(|ready| ready.len() >= state.nodes)
+            self.ready_nodes()
+                .is_ok_and(|ready| ready.len() >= state.nodes)
         })
     }
 
@@ -127,7 +161,13 @@ impl Cluster {
     fn wait_for_accounts(&self, state: &State) -> Result<()> {
         let mut get = command(self.tool("kubectl")?, ["get", "serviceaccount", "default"]);
         get.env("KUBECONFIG", self.kubeconfig());
-        self.wait_for(state, &[Component::ControllerManager], 30, "the default service account", || succeeds(&mut get))
+        self.wait_for(
+            state,
+            &[Component::ControllerManager],
+            30,
+            "the default service account",
+            || succeeds(&mut get),
+        )
     }
 
     fn wait_for(

@@ -39,7 +39,10 @@ pub struct Image {
 impl Image {
     /// An image of that name with nothing in it.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), ..Self::default() }
+        Self {
+            name: name.into(),
+            ..Self::default()
+        }
     }
 
     /// Builds the archive.
@@ -48,7 +51,8 @@ impl Image {
             return Err(self.refuse("it needs a name with a tag, and an entrypoint"));
         }
         let folder = archive.parent().unwrap_or(Path::new("."));
-        let mut layer_file = tempfile::NamedTempFile::new_in(folder).map_err(Error::io("write into", folder))?;
+        let mut layer_file =
+            tempfile::NamedTempFile::new_in(folder).map_err(Error::io("write into", folder))?;
         let diff = self.write_layer(layer_file.as_file_mut())?;
         let config = self.config(&diff)?;
         let config_name = format!("{}.json", hex::encode(Sha256::digest(&config)));
@@ -57,22 +61,35 @@ impl Image {
         }]))?;
 
         // Written beside and renamed: nobody ever reads half an archive.
-        let out = tempfile::NamedTempFile::new_in(folder).map_err(Error::io("write into", folder))?;
+        let out =
+            tempfile::NamedTempFile::new_in(folder).map_err(Error::io("write into", folder))?;
         let mut tar = tar::Builder::new(io::BufWriter::new(out));
-        let fail = |source| Error::Io { action: "write the image archive", path: archive.to_path_buf(), source };
+        let fail = |source| Error::Io {
+            action: "write the image archive",
+            path: archive.to_path_buf(),
+            source,
+        };
         append(&mut tar, "manifest.json", &manifest).map_err(fail)?;
         append(&mut tar, &config_name, &config).map_err(fail)?;
         let layer = layer_file.reopen().map_err(fail)?;
         let mut header = plain_header(layer.metadata().map_err(fail)?.len());
-        tar.append_data(&mut header, "layer.tar", io::BufReader::new(layer)).map_err(fail)?;
-        let out = tar.into_inner().and_then(|buffer| buffer.into_inner().map_err(io::IntoInnerError::into_error)).map_err(fail)?;
+        tar.append_data(&mut header, "layer.tar", io::BufReader::new(layer))
+            .map_err(fail)?;
+        let out = tar
+            .into_inner()
+            .and_then(|buffer| buffer.into_inner().map_err(io::IntoInnerError::into_error))
+            .map_err(fail)?;
         let out = out.persist(archive).map_err(|error| fail(error.error))?;
         // A temporary file is private; an archive may be read by all.
-        out.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(fail)
+        out.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .map_err(fail)
     }
 
     fn refuse(&self, reason: impl Into<String>) -> Error {
-        Error::Image { name: self.name.clone(), reason: reason.into() }
+        Error::Image {
+            name: self.name.clone(),
+            reason: reason.into(),
+        }
     }
 
     fn json(&self, value: &serde_json::Value) -> Result<Vec<u8>> {
@@ -88,20 +105,55 @@ impl Image {
         let entries = self
             .directories
             .iter()
-            .map(|(path, mode)| (path, Entry::Folder { mode: *mode, owner: (0, 0) }))
+            .map(|(path, mode)| {
+                (
+                    path,
+                    Entry::Folder {
+                        mode: *mode,
+                        owner: (0, 0),
+                    },
+                )
+            })
             .chain(self.files.iter().map(|(source, path, mode)| {
-                (path, Entry::File { source: source.clone(), mode: *mode, owner: (0, 0) })
+                (
+                    path,
+                    Entry::File {
+                        source: source.clone(),
+                        mode: *mode,
+                        owner: (0, 0),
+                    },
+                )
             }))
             .chain(self.contents.iter().map(|(path, content, mode)| {
-                (path, Entry::Content { content: content.clone(), mode: *mode })
+                (
+                    path,
+                    Entry::Content {
+                        content: content.clone(),
+                        mode: *mode,
+                    },
+                )
             }))
-            .chain(self.symlinks.iter().map(|(path, target)| (path, Entry::Link { target: PathBuf::from(target) })));
+            .chain(self.symlinks.iter().map(|(path, target)| {
+                (
+                    path,
+                    Entry::Link {
+                        target: PathBuf::from(target),
+                    },
+                )
+            }));
         for (path, entry) in entries.collect::<Vec<_>>() {
-            layer.add(Path::new(path), entry).map_err(|reason| self.refuse(reason))?;
+            layer
+                .add(Path::new(path), entry)
+                .map_err(|reason| self.refuse(reason))?;
         }
-        let mut hashing = Hashing { out: io::BufWriter::new(out), hash: Sha256::new() };
+        let mut hashing = Hashing {
+            out: io::BufWriter::new(out),
+            hash: Sha256::new(),
+        };
         layer.write(&mut hashing)?;
-        hashing.flush().map_err(|error| self.refuse(error.to_string()))?;
+        hashing
+            .flush()
+            .map_err(|error| self.refuse(error.to_string()))?;
         Ok(format!("sha256:{}", hex::encode(hashing.hash.finalize())))
     }
 
@@ -117,11 +169,21 @@ impl Image {
             other => other,
         };
         // A map sorted by name, and a fixed date: the same image has the same hash on every day.
-        let mut config = BTreeMap::from([("Entrypoint", serde_json::json!(self.entrypoint)), ("Env", serde_json::json!(env))]);
+        let mut config = BTreeMap::from([
+            ("Entrypoint", serde_json::json!(self.entrypoint)),
+            ("Env", serde_json::json!(env)),
+        ]);
         if !self.user.is_empty() {
             config.insert("User", serde_json::json!(self.user));
         }
-        config.insert("WorkingDir", serde_json::json!(if self.workdir.is_empty() { "/" } else { &self.workdir }));
+        config.insert(
+            "WorkingDir",
+            serde_json::json!(if self.workdir.is_empty() {
+                "/"
+            } else {
+                &self.workdir
+            }),
+        );
         self.json(&serde_json::json!({
             "architecture": architecture,
             "os": "linux",
@@ -213,12 +275,19 @@ mod tests {
         assert_eq!(manifest[0]["RepoTags"][0], "pilotlight.local/test:1");
         let config = &outer[manifest[0]["Config"].as_str().unwrap()];
         let config: serde_json::Value = serde_json::from_slice(config).unwrap();
-        let diff = format!("sha256:{}", hex::encode(Sha256::digest(&outer["layer.tar"])));
+        let diff = format!(
+            "sha256:{}",
+            hex::encode(Sha256::digest(&outer["layer.tar"]))
+        );
         assert_eq!(config["rootfs"]["diff_ids"][0], diff);
         assert_eq!(config["config"]["User"], "1000:1000");
         let layer = members(&outer["layer.tar"]);
         assert_eq!(layer["bin/program"], b"content");
-        assert!(layer.contains_key("etc/") && layer.contains_key("tmp/") && layer.contains_key("bin/link"));
+        assert!(
+            layer.contains_key("etc/")
+                && layer.contains_key("tmp/")
+                && layer.contains_key("bin/link")
+        );
     }
 
     #[test]

@@ -14,7 +14,11 @@ pub(super) enum Entry {
     /// A folder.
     Folder { mode: u32, owner: (u64, u64) },
     /// A file of the host.
-    File { source: PathBuf, mode: u32, owner: (u64, u64) },
+    File {
+        source: PathBuf,
+        mode: u32,
+        owner: (u64, u64),
+    },
     /// A file by its content.
     Content { content: Vec<u8>, mode: u32 },
     /// A symbolic link.
@@ -47,7 +51,12 @@ impl Layer {
         }
         let mut above = relative.parent();
         while let Some(folder) = above.filter(|folder| !folder.as_os_str().is_empty()) {
-            self.entries.entry(folder.to_path_buf()).or_insert(Entry::Folder { mode: 0o755, owner: (0, 0) });
+            self.entries
+                .entry(folder.to_path_buf())
+                .or_insert(Entry::Folder {
+                    mode: 0o755,
+                    owner: (0, 0),
+                });
             above = folder.parent();
         }
         self.entries.insert(relative, entry);
@@ -61,22 +70,35 @@ impl Layer {
         found.sort();
         let mut linked: HashMap<(u64, u64), PathBuf> = HashMap::new();
         for path in found {
-            let meta = path.symlink_metadata().map_err(Error::io("look at", &path))?;
+            let meta = path
+                .symlink_metadata()
+                .map_err(Error::io("look at", &path))?;
             let name = path.strip_prefix(root).unwrap_or(&path).to_path_buf();
-            let (mode, owner) = (meta.permissions().mode() & 0o7777, (meta.uid().into(), meta.gid().into()));
+            let (mode, owner) = (
+                meta.permissions().mode() & 0o7777,
+                (meta.uid().into(), meta.gid().into()),
+            );
             let kind = meta.file_type();
             let entry = if kind.is_dir() {
                 Entry::Folder { mode, owner }
             } else if kind.is_symlink() {
-                Entry::Link { target: fs::read_link(&path).map_err(Error::io("read the link", &path))? }
+                Entry::Link {
+                    target: fs::read_link(&path).map_err(Error::io("read the link", &path))?,
+                }
             } else if kind.is_file() {
-                match linked.get(&(meta.dev(), meta.ino())) {
-                    Some(first) => Entry::Same { first: first.clone() },
-                    None => {
-                        if meta.nlink() > 1 {
-                            linked.insert((meta.dev(), meta.ino()), name.clone());
-                        }
-                        Entry::File { source: path, mode, owner }
+                let node = (meta.dev(), meta.ino());
+                if let Some(first) = linked.get(&node) {
+                    Entry::Same {
+                        first: first.clone(),
+                    }
+                } else {
+                    if meta.nlink() > 1 {
+                        linked.insert(node, name.clone());
+                    }
+                    Entry::File {
+                        source: path,
+                        mode,
+                        owner,
                     }
                 }
             } else {
@@ -96,10 +118,15 @@ impl Layer {
                     Entry::File { source, .. } => source,
                     _ => path,
                 };
-                Error::Io { action: "put into an image", path: path.clone(), source }
+                Error::Io {
+                    action: "put into an image",
+                    path: path.clone(),
+                    source,
+                }
             })?;
         }
-        tar.finish().map_err(Error::io("finish", Path::new("layer.tar")))
+        tar.finish()
+            .map_err(Error::io("finish", Path::new("layer.tar")))
     }
 }
 
@@ -107,7 +134,11 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     for entry in fs::read_dir(folder).map_err(Error::io("list", folder))? {
         let entry = entry.map_err(Error::io("list", folder))?;
         let path = entry.path();
-        if entry.file_type().map_err(Error::io("look at", &path))?.is_dir() {
+        if entry
+            .file_type()
+            .map_err(Error::io("look at", &path))?
+            .is_dir()
+        {
             walk(&path, found)?;
         }
         found.push(path);
@@ -133,7 +164,11 @@ fn write_entry<W: Write>(tar: &mut tar::Builder<W>, path: &Path, entry: &Entry) 
             name.push("/");
             tar.append_data(&mut header, PathBuf::from(name), io::empty())
         }
-        Entry::File { source, mode, owner } => {
+        Entry::File {
+            source,
+            mode,
+            owner,
+        } => {
             let file = fs::File::open(source)?;
             own(&mut header, *mode, *owner);
             header.set_size(file.metadata()?.len());
@@ -178,8 +213,15 @@ mod tests {
             .unwrap()
             .map(|entry| {
                 let entry = entry.unwrap();
-                let link = entry.link_name().unwrap().map(|link| link.display().to_string());
-                (entry.path().unwrap().display().to_string(), entry.header().mode().unwrap(), link)
+                let link = entry
+                    .link_name()
+                    .unwrap()
+                    .map(|link| link.display().to_string());
+                (
+                    entry.path().unwrap().display().to_string(),
+                    entry.header().mode().unwrap(),
+                    link,
+                )
             })
             .collect();
         assert_eq!(seen[1], ("bin/a".into(), 0o4755, None));
@@ -191,7 +233,18 @@ mod tests {
     fn paths_that_climb_out_are_refused() {
         let mut layer = Layer::default();
         for path in ["relative", "/a/../b", "/"] {
-            assert!(layer.add(Path::new(path), Entry::Folder { mode: 0o755, owner: (0, 0) }).is_err(), "{path}");
+            assert!(
+                layer
+                    .add(
+                        Path::new(path),
+                        Entry::Folder {
+                            mode: 0o755,
+                            owner: (0, 0)
+                        }
+                    )
+                    .is_err(),
+                "{path}"
+            );
         }
     }
 }

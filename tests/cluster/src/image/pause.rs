@@ -17,10 +17,13 @@ const SOURCE: &str = include_str!("pause.c");
 pub(crate) fn archive() -> Result<PathBuf> {
     let folder = cache::entry("images", "pause", &cache::key([NAME, SOURCE]), |work| {
         say("building the pause image");
-        let build = tempfile::tempdir().map_err(Error::io("create a folder in", &std::env::temp_dir()))?;
+        let build =
+            tempfile::tempdir().map_err(Error::io("create a folder in", &std::env::temp_dir()))?;
         let (source, program) = (build.path().join("pause.c"), build.path().join("pause"));
         files::write(&source, SOURCE)?;
-        run(command("cc", ["-Os", "-static", "-s", "-o"]).arg(&program).arg(&source))?;
+        run(command("cc", ["-Os", "-static", "-s", "-o"])
+            .arg(&program)
+            .arg(&source))?;
         let image = Image {
             files: vec![(program, "/pause".into(), 0o755)],
             entrypoint: vec!["/pause".into()],

@@ -16,10 +16,17 @@ const GROUP: &str = "root:x:0:\nnonroot:x:1000:\nnogroup:x:65534:\n";
 /// An image that runs `program` at `/usr/local/bin/<its name>`, with its libraries and its ELF interpreter, and the few files a
 /// program expects: passwd, group, nsswitch.conf and /tmp. More can be added before it is written.
 pub fn program_image(name: impl Into<String>, program: &Path) -> Result<Image> {
-    let target = format!("/usr/local/bin/{}", program.file_name().unwrap_or_default().to_string_lossy());
+    let target = format!(
+        "/usr/local/bin/{}",
+        program.file_name().unwrap_or_default().to_string_lossy()
+    );
     let mut image = Image {
         entrypoint: vec![target.clone()],
-        directories: vec![("/tmp".into(), 0o1777), ("/root".into(), 0o700), ("/run".into(), 0o755)],
+        directories: vec![
+            ("/tmp".into(), 0o1777),
+            ("/root".into(), 0o700),
+            ("/run".into(), 0o755),
+        ],
         contents: vec![
             ("/etc/nsswitch.conf".into(), NSSWITCH.into(), 0o644),
             ("/etc/passwd".into(), PASSWD.into(), 0o644),
@@ -40,7 +47,8 @@ impl Image {
                 self.files.push((library, path, 0o755));
             }
         }
-        self.files.push((program.to_path_buf(), target.to_owned(), 0o755));
+        self.files
+            .push((program.to_path_buf(), target.to_owned(), 0o755));
         Ok(())
     }
 }
@@ -78,7 +86,10 @@ mod tests {
                        \t/lib64/ld-linux-x86-64.so.2 (0x00007f)\n\tlibgone.so => not found\n";
         assert_eq!(
             parse(listing),
-            [Path::new("/lib/x86_64-linux-gnu/libc.so.6"), Path::new("/lib64/ld-linux-x86-64.so.2")]
+            [
+                Path::new("/lib/x86_64-linux-gnu/libc.so.6"),
+                Path::new("/lib64/ld-linux-x86-64.so.2")
+            ]
         );
         assert!(parse("\tstatically linked\n").is_empty());
     }
@@ -87,8 +98,15 @@ mod tests {
     fn a_program_of_this_machine_can_be_packed_twice_without_repeating_libraries() {
         let mut image = program_image("pilotlight.local/x:1", Path::new("/bin/ls")).unwrap();
         let before = image.files.len();
-        assert!(image.files.iter().any(|(_, target, _)| target.contains("ld-linux")));
-        image.add_program(Path::new("/bin/ls"), "/bin/again").unwrap();
+        assert!(
+            image
+                .files
+                .iter()
+                .any(|(_, target, _)| target.contains("ld-linux"))
+        );
+        image
+            .add_program(Path::new("/bin/ls"), "/bin/again")
+            .unwrap();
         assert_eq!(image.files.len(), before + 1);
     }
 }

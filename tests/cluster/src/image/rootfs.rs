@@ -78,18 +78,30 @@ pub(super) fn make(folder: &Path, release: &str, included: &[&str]) -> Result<()
     if folder.join("usr/bin/python3").exists() {
         // Bound to nothing: the root is read-only, so no module can change, and without them every start compiles all again.
         let mut compile = command("chroot", [folder]);
-        compile.args(["python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash", "/usr/lib/python3"]);
+        compile.args([
+            "python3",
+            "-m",
+            "compileall",
+            "-q",
+            "--invalidation-mode",
+            "unchecked-hash",
+            "/usr/lib/python3",
+        ]);
         compile.args([library_folder(folder)?]);
         run(&mut compile)?;
     }
     for (name, mode) in KEPT {
         let path = folder.join(name);
         files::create_dir(&path)?;
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(*mode)).map_err(Error::io("protect", &path))?;
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(*mode))
+            .map_err(Error::io("protect", &path))?;
     }
     files::write(&folder.join("etc/hostname"), "")?;
     files::write(&folder.join("etc/resolv.conf"), "")?;
-    append(&folder.join("etc/passwd"), "sandbox:x:1000:1000:sandbox:/workspace:/bin/sh\n")?;
+    append(
+        &folder.join("etc/passwd"),
+        "sandbox:x:1000:1000:sandbox:/workspace:/bin/sh\n",
+    )?;
     append(&folder.join("etc/group"), "sandbox:x:1000:\n")
 }
 
@@ -97,9 +109,14 @@ pub(super) fn make(folder: &Path, release: &str, included: &[&str]) -> Result<()
 fn library_folder(root: &Path) -> Result<String> {
     let library = root.join("usr/lib");
     let entries = fs::read_dir(&library).map_err(Error::io("list", &library))?;
-    let mut names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names = entries
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
     let found = names.find(|name| name.starts_with("python3."));
-    Ok(format!("/usr/lib/{}", found.unwrap_or_else(|| "python3".into())))
+    Ok(format!(
+        "/usr/lib/{}",
+        found.unwrap_or_else(|| "python3".into())
+    ))
 }
 
 fn append(path: &Path, line: &str) -> Result<()> {
@@ -110,7 +127,10 @@ fn append(path: &Path, line: &str) -> Result<()> {
 
 /// Python's compiled modules are bound to the time of their source, which an image does not keep.
 fn remove_bytecode(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).map_err(Error::io("list", folder))?.flatten() {
+    for entry in fs::read_dir(folder)
+        .map_err(Error::io("list", folder))?
+        .flatten()
+    {
         let path = entry.path();
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
@@ -130,7 +150,10 @@ mod tests {
 
     #[test]
     fn only_debian_has_a_code_name_for_debootstrap() {
-        assert_eq!(codename("ID=debian\nVERSION_CODENAME=bookworm\n").as_deref(), Some("bookworm"));
+        assert_eq!(
+            codename("ID=debian\nVERSION_CODENAME=bookworm\n").as_deref(),
+            Some("bookworm")
+        );
         assert_eq!(codename("ID=ubuntu\nVERSION_CODENAME=noble\n"), None);
         assert_eq!(codename(""), None);
     }

@@ -20,25 +20,37 @@ pub struct RuntimeImage {
 }
 
 /// Debian's Python 3, at version "3" whatever the minor one.
-pub const PYTHON: RuntimeImage =
-    RuntimeImage { language: "python", name: "pilotlight.local/runtime-python:3", packages: &["python3", "tini"] };
+pub const PYTHON: RuntimeImage = RuntimeImage {
+    language: "python",
+    name: "pilotlight.local/runtime-python:3",
+    packages: &["python3", "tini"],
+};
 
 /// Node.js, whatever Debian's version is.
-const NODEJS: RuntimeImage =
-    RuntimeImage { language: "nodejs", name: "pilotlight.local/runtime-nodejs:1", packages: &["nodejs", "tini"] };
+const NODEJS: RuntimeImage = RuntimeImage {
+    language: "nodejs",
+    name: "pilotlight.local/runtime-nodejs:1",
+    packages: &["nodejs", "tini"],
+};
 
 const ALL: &[RuntimeImage] = &[PYTHON, NODEJS];
 
 impl RuntimeImage {
     /// The recipe for a language.
     pub fn of(language: &str) -> Result<Self> {
-        ALL.iter().copied().find(|image| image.language == language).ok_or_else(|| Error::Image {
-            name: language.to_owned(),
-            reason: format!(
-                "no recipe; there are: {}",
-                ALL.iter().map(|image| image.language).collect::<Vec<_>>().join(", ")
-            ),
-        })
+        ALL.iter()
+            .copied()
+            .find(|image| image.language == language)
+            .ok_or_else(|| Error::Image {
+                name: language.to_owned(),
+                reason: format!(
+                    "no recipe; there are: {}",
+                    ALL.iter()
+                        .map(|image| image.language)
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
+            })
     }
 
     /// The archive, built if it is not in the cache.
@@ -46,27 +58,37 @@ impl RuntimeImage {
         let release = rootfs::release();
         let mut parts = vec![self.name, &release, rootfs::RECIPE];
         parts.extend(self.packages);
-        let entry = cache::entry("images", &format!("runtime-{}", self.language), &cache::key(parts), |work| {
-            say(format_args!("building {} from Debian {release} (first time: about a minute)", self.name));
-            let root = work.join("rootfs");
-            rootfs::make(&root, &release, self.packages)?;
-            // Stays up by itself, needs no writable place, and runs as the user sandboxes run as.
-            let image = Image {
-                rootfs: Some(root.clone()),
-                entrypoint: ["/usr/bin/tini", "--", "sleep", "infinity"].map(str::to_owned).to_vec(),
-                env: vec![
-                    "LANG=C.UTF-8".into(),
-                    "HOME=/workspace".into(),
-                    // A read-only root could not keep them anyway.
-                    "PYTHONDONTWRITEBYTECODE=1".into(),
-                ],
-                user: "1000:1000".into(),
-                workdir: "/workspace".into(),
-                ..Image::new(self.name)
-            };
-            image.write(&work.join("image.tar"))?;
-            std::fs::remove_dir_all(&root).map_err(Error::io("remove", &root))
-        })?;
+        let entry = cache::entry(
+            "images",
+            &format!("runtime-{}", self.language),
+            &cache::key(parts),
+            |work| {
+                say(format_args!(
+                    "building {} from Debian {release} (first time: about a minute)",
+                    self.name
+                ));
+                let root = work.join("rootfs");
+                rootfs::make(&root, &release, self.packages)?;
+                // Stays up by itself, needs no writable place, and runs as the user sandboxes run as.
+                let image = Image {
+                    rootfs: Some(root.clone()),
+                    entrypoint: ["/usr/bin/tini", "--", "sleep", "infinity"]
+                        .map(str::to_owned)
+                        .to_vec(),
+                    env: vec![
+                        "LANG=C.UTF-8".into(),
+                        "HOME=/workspace".into(),
+                        // A read-only root could not keep them anyway.
+                        "PYTHONDONTWRITEBYTECODE=1".into(),
+                    ],
+                    user: "1000:1000".into(),
+                    workdir: "/workspace".into(),
+                    ..Image::new(self.name)
+                };
+                image.write(&work.join("image.tar"))?;
+                std::fs::remove_dir_all(&root).map_err(Error::io("remove", &root))
+            },
+        )?;
         Ok(entry.join("image.tar"))
     }
 }
@@ -77,7 +99,15 @@ mod tests {
 
     #[test]
     fn languages_are_found_by_name_and_others_refused() {
-        assert_eq!(RuntimeImage::of("python").unwrap().name, "pilotlight.local/runtime-python:3");
-        assert!(RuntimeImage::of("cobol").unwrap_err().to_string().contains("python, nodejs"));
+        assert_eq!(
+            RuntimeImage::of("python").unwrap().name,
+            "pilotlight.local/runtime-python:3"
+        );
+        assert!(
+            RuntimeImage::of("cobol")
+                .unwrap_err()
+                .to_string()
+                .contains("python, nodejs")
+        );
     }
 }
