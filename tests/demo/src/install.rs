@@ -273,8 +273,8 @@ fn publish(from: &Path, to: &Path) -> Result<()> {
     copy().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
 }
 
-/// A program of the user's, else the one that `pilotlight-cluster` builds.
-fn tool(name: &str) -> Result<PathBuf> {
+/// `helm` or `kubectl` of the user's, else the one that `pilotlight-cluster` builds.
+pub fn tool(name: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     match std::env::split_paths(&path)
         .map(|folder| folder.join(name))

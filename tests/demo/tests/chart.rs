@@ -1,0 +1,442 @@
+//! Lints and renders the chart with real helm, and holds what comes out against what the installation is meant to be allowed.
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::{Path, PathBuf};
+    use std::process::{Command, Output};
+
+    use pilotlight_demo::{NAMESPACE, tool, workspace};
+    use serde_json::{Value, json};
+
+    const EVERY_OPTION: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/values/every-option.yaml"
+    );
+
+    fn chart() -> PathBuf {
+        workspace().join("deploy/chart")
+    }
+
+    fn helm(arguments: &[&str]) -> Output {
+        Command::new(tool("helm").unwrap())
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    fn template(arguments: &[&str]) -> Output {
+        let chart = chart();
+        let mut all = vec![
+            "template",
+            "pilotlight",
+            chart.to_str().unwrap(),
+            "--namespace",
+            NAMESPACE,
+        ];
+        all.extend(arguments);
+        helm(&all)
+    }
+
+    fn yaml(text: &str) -> Value {
+        serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    }
+
+    /// The objects of a rendering.
+    fn render(arguments: &[&str]) -> Vec<Value> {
+        let output = template(arguments);
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        format!("\n{}", String::from_utf8_lossy(&output.stdout))
+            .split("\n---\n")
+            .filter(|text| {
+                text.lines()
+                    .any(|line| !line.is_empty() && !line.starts_with('#'))
+            })
+            .map(yaml)
+            .collect()
+    }
+
+    fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
+        objects
+            .iter()
+            .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
+            .unwrap_or_else(|| panic!("no {kind} {name}"))
+    }
+
+    fn container<'a>(workload: &'a Value, name: &str) -> &'a Value {
+        let containers = workload["spec"]["template"]["spec"]["containers"]
+            .as_array()
+            .unwrap();
+        containers
+            .iter()
+            .find(|container| container["name"] == name)
+            .unwrap()
+    }
+
+    #[test]
+    fn the_linter_finds_nothing() {
+        let chart = chart();
+        for values in [&[][..], &["--values", EVERY_OPTION]] {
+            let mut arguments = vec!["lint", "--strict", chart.to_str().unwrap()];
+            arguments.extend(values);
+            let output = helm(&arguments);
+            assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&output.stdout)
+            );
+        }
+    }
+
+    #[test]
+    fn every_object_has_a_name_its_namespace_and_the_common_labels() {
+        let cluster_wide = [
+            "ClusterRole",
+            "ClusterRoleBinding",
+            "Namespace",
+            "CustomResourceDefinition",
+        ];
+        for (values, count) in [
+            (&[][..], 20),
+            (&["--values", EVERY_OPTION], 15),
+            (&["--set", "fullnameOverride=other"], 20),
+        ] {
+            let objects = render(values);
+            assert_eq!(objects.len(), count, "{values:?}");
+            for object in &objects {
+                let kind = object["kind"].as_str().unwrap();
+                let metadata = &object["metadata"];
+                assert!(metadata["name"].is_string(), "{object}");
+                if !cluster_wide.contains(&kind) {
+                    assert_eq!(metadata["namespace"], NAMESPACE, "{kind}");
+                }
+                if kind != "CustomResourceDefinition" {
+                    assert_eq!(
+                        metadata["labels"]["app.kubernetes.io/name"], "pilotlight",
+                        "{kind}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_option_arrives_where_it_belongs() {
+        let objects = render(&["--values", EVERY_OPTION]);
+        let scheduler = find(&objects, "Deployment", "pilotlight-scheduler");
+        assert_eq!(scheduler["spec"]["replicas"], 3);
+        let arguments = container(scheduler, "scheduler")["args"].to_string();
+        for argument in [
+            "--lease-duration-seconds=15",
+            "--refill-per-second=100",
+            "--agent-deadline-seconds=10",
+            "--cluster-domain=example.internal",
+            "--high-runtime-class=gvisor",
+            "--cpu-overcommit=2.5",
+            "--memory-overcommit=1.2",
+            "--log-format=text",
+        ] {
+            assert!(arguments.contains(argument), "{argument} in {arguments}");
+        }
+        assert_eq!(
+            container(scheduler, "scheduler")["image"],
+            "registry.example/pilotlight/scheduler@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+        );
+        let agent = find(&objects, "DaemonSet", "pilotlight-node-agent");
+        assert_eq!(
+            container(agent, "host")["image"],
+            "registry.example:5000/node-agent:v1"
+        );
+        assert!(container(agent, "api")["args"].to_string().contains(
+            "--scheduler-host=pilotlight-scheduler-nodes.pilotlight-system.svc.example.internal"
+        ));
+        assert_eq!(agent["spec"]["updateStrategy"], json!({"type": "OnDelete"}));
+        assert_eq!(
+            find(&objects, "Namespace", NAMESPACE)["metadata"]["labels"]["pod-security.kubernetes.io/enforce"],
+            "privileged"
+        );
+        assert!(
+            !objects
+                .iter()
+                .any(|object| object["kind"] == "PodDisruptionBudget")
+        );
+    }
+
+    #[test]
+    fn a_value_that_is_unknown_or_out_of_bounds_is_refused() {
+        for wrong in [
+            "scheduler.replicaz=3",
+            "images.scheduler.tagg=x",
+            "nodeAgent.privileged=true",
+            "unheard=of",
+            "overcommit.cpu=0.5",
+            "scheduler.replicas=0",
+            "log.format=xml",
+            "images.scheduler.digest=sha256:0",
+        ] {
+            let output = template(&["--set", wrong]);
+            assert!(!output.status.success(), "{wrong} was taken");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(
+                said.contains("don't meet the specifications"),
+                "{wrong}: {said}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_schema_knows_every_value_and_no_others() {
+        fn compare(path: &str, values: &Value, schema: &Value) {
+            let Some(properties) = schema["properties"].as_object() else {
+                return;
+            };
+            assert_eq!(schema["additionalProperties"], false, "{path}");
+            let known: BTreeSet<&String> =
+                properties.keys().filter(|key| *key != "global").collect();
+            // Kubernetes' own resource requirements may leave out either half.
+            if !path.contains(".resources") {
+                let given: BTreeSet<&String> = values
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .map(|(key, _)| key)
+                    .collect();
+                assert_eq!(given, known, "{path}");
+            }
+            for (key, value) in values.as_object().into_iter().flatten() {
+                compare(&format!("{path}.{key}"), value, &properties[key]);
+            }
+        }
+        let read = |name: &str| std::fs::read_to_string(chart().join(name)).unwrap();
+        let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+        compare("", &yaml(&read("values.yaml")), &schema);
+    }
+
+    /// What `restricted` asks for, as far as it concerns the scheduler's fields.
+    #[test]
+    fn the_scheduler_fits_the_restricted_pod_security_level() {
+        for values in [&[][..], &["--values", EVERY_OPTION]] {
+            let objects = render(values);
+            let pod =
+                &find(&objects, "Deployment", "pilotlight-scheduler")["spec"]["template"]["spec"];
+            for forbidden in ["hostPID", "hostNetwork", "hostIPC", "volumes"] {
+                assert!(pod[forbidden].is_null(), "{forbidden}");
+            }
+            assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+            assert_eq!(
+                pod["securityContext"]["seccompProfile"]["type"],
+                "RuntimeDefault"
+            );
+            for container in pod["containers"].as_array().unwrap() {
+                assert_eq!(
+                    container["securityContext"],
+                    json!({
+                        "allowPrivilegeEscalation": false,
+                        "readOnlyRootFilesystem": true,
+                        "capabilities": {"drop": ["ALL"]},
+                    })
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_container_of_the_agent_has_a_capability_and_only_api_has_tokens() {
+        let objects = render(&[]);
+        let agent = find(&objects, "DaemonSet", "pilotlight-node-agent");
+        let pod = &agent["spec"]["template"]["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert!(pod["hostNetwork"].is_null());
+        for name in ["api", "host"] {
+            let context = &container(agent, name)["securityContext"];
+            assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}), "{name}");
+            assert_eq!(context["allowPrivilegeEscalation"], false, "{name}");
+            assert_eq!(context["readOnlyRootFilesystem"], true, "{name}");
+            assert!(context["privileged"].is_null(), "{name}");
+        }
+        assert_eq!(
+            container(agent, "api")["securityContext"]["runAsNonRoot"],
+            true
+        );
+        let mounts = |name: &str| -> BTreeMap<String, bool> {
+            let mounts = container(agent, name)["volumeMounts"].as_array().unwrap();
+            mounts
+                .iter()
+                .map(|mount| {
+                    let name = mount["name"].as_str().unwrap().to_owned();
+                    (name, mount["readOnly"] == true)
+                })
+                .collect()
+        };
+        let expected = |pairs: &[(&str, bool)]| -> BTreeMap<String, bool> {
+            pairs
+                .iter()
+                .map(|(name, read_only)| ((*name).to_owned(), *read_only))
+                .collect()
+        };
+        assert_eq!(
+            mounts("host"),
+            expected(&[("run", false), ("cgroup", true)])
+        );
+        assert_eq!(
+            mounts("api"),
+            expected(&[
+                ("run", false),
+                ("ca", true),
+                ("api-token", true),
+                ("stream-token", true)
+            ])
+        );
+        let volumes = pod["volumes"].as_array().unwrap();
+        let stream = volumes
+            .iter()
+            .find(|volume| volume["name"] == "stream-token")
+            .unwrap();
+        assert_eq!(
+            stream["projected"]["sources"],
+            json!([{"serviceAccountToken": {
+                "path": "token", "audience": pilotlight_common::names::STREAM_AUDIENCE, "expirationSeconds": 3600,
+            }}])
+        );
+    }
+
+    /// Every right of a role as `group/resource[/name]: verb verb`.
+    fn rights(role: &Value) -> BTreeSet<String> {
+        let words = |value: &Value| -> Vec<String> {
+            let words = value.as_array().into_iter().flatten();
+            words
+                .map(|word| word.as_str().unwrap().to_owned())
+                .collect()
+        };
+        let mut found = BTreeSet::new();
+        for rule in role["rules"].as_array().unwrap() {
+            let mut verbs = words(&rule["verbs"]);
+            verbs.sort();
+            let only = words(&rule["resourceNames"]);
+            for group in words(&rule["apiGroups"]) {
+                for resource in words(&rule["resources"]) {
+                    let suffix = if only.is_empty() {
+                        String::new()
+                    } else {
+                        format!("[{}]", only.join(","))
+                    };
+                    let right = format!("{group}/{resource}{suffix}: {}", verbs.join(" "));
+                    assert!(found.insert(right), "{group}/{resource} stands twice");
+                }
+            }
+        }
+        found
+    }
+
+    fn assert_rights(role: &Value, expected: &[&str]) {
+        let expected: BTreeSet<String> = expected.iter().map(|right| (*right).to_owned()).collect();
+        assert_eq!(rights(role), expected, "{}", role["metadata"]["name"]);
+    }
+
+    #[test]
+    fn the_rights_are_these_and_no_more() {
+        let objects = render(&[]);
+        assert_rights(
+            find(&objects, "ClusterRole", "pilotlight-scheduler"),
+            &[
+                "llmsafespace.dev/sandboxes: get list watch",
+                "llmsafespace.dev/warmpools: get list watch",
+                "llmsafespace.dev/sandboxprofiles: get list watch",
+                "llmsafespace.dev/runtimeenvironments: get list watch",
+                "llmsafespace.dev/sandboxes/status: patch",
+                "llmsafespace.dev/warmpools/status: patch",
+                "llmsafespace.dev/runtimeenvironments/status: patch",
+                "llmsafespace.dev/warmpods: create delete get list watch",
+                "llmsafespace.dev/warmpods/status: patch",
+                "/pods: create delete get list watch",
+                "/services: create get list watch",
+                "/nodes: get list patch watch",
+                "/events: create patch",
+                "events.k8s.io/events: create patch",
+                "authentication.k8s.io/tokenreviews: create",
+            ],
+        );
+        assert_rights(
+            find(&objects, "Role", "pilotlight-scheduler"),
+            &[
+                "coordination.k8s.io/leases: create",
+                "coordination.k8s.io/leases[pilotlight-scheduler]: get patch update",
+                "/secrets[pilotlight-ca]: get patch update",
+                "/configmaps[pilotlight-ca]: get patch update",
+            ],
+        );
+        assert_rights(
+            find(&objects, "ClusterRole", "pilotlight-node-agent"),
+            &[
+                "/pods: list watch",
+                "/pods/status: patch",
+                "llmsafespace.dev/warmpods: get patch",
+                "llmsafespace.dev/warmpods/status: patch",
+                "llmsafespace.dev/sandboxes: get",
+                "llmsafespace.dev/sandboxes/status: patch",
+            ],
+        );
+        let roles = objects.iter().filter(|object| {
+            object["kind"]
+                .as_str()
+                .is_some_and(|kind| kind.ends_with("Role"))
+        });
+        assert_eq!(roles.count(), 3, "a role that this test does not know");
+    }
+
+    /// With content in the template, an upgrade would take the CA back from the scheduler.
+    #[test]
+    fn the_ca_objects_come_without_content() {
+        let objects = render(&[]);
+        for kind in ["Secret", "ConfigMap"] {
+            let object = find(&objects, kind, "pilotlight-ca");
+            for field in ["data", "stringData", "binaryData", "immutable"] {
+                assert!(object[field].is_null(), "{kind}: {field}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_crds_are_the_generated_ones_and_stay_at_uninstall() {
+        let generated = std::fs::read_to_string(chart().join("generated/crds.yaml")).unwrap();
+        let generated: Vec<Value> = generated.split("\n---\n").skip(1).map(yaml).collect();
+        let mut rendered: Vec<Value> = render(&[])
+            .into_iter()
+            .filter(|object| object["kind"] == "CustomResourceDefinition")
+            .collect();
+        for crd in &mut rendered {
+            let metadata = crd["metadata"].as_object_mut().unwrap();
+            assert_eq!(
+                metadata.remove("annotations"),
+                Some(json!({"helm.sh/resource-policy": "keep"}))
+            );
+        }
+        assert_eq!(rendered.len(), 5);
+        for crd in &generated {
+            assert!(rendered.contains(crd), "{}", crd["metadata"]["name"]);
+        }
+        assert!(
+            !render(&["--set", "crds.install=false"])
+                .iter()
+                .any(|object| object["kind"] == "CustomResourceDefinition")
+        );
+    }
+
+    #[test]
+    fn every_image_file_is_named_after_what_it_builds() {
+        for (file, program) in [
+            ("scheduler.Dockerfile", "pilotlight-scheduler"),
+            ("node-agent.Dockerfile", "pilotlight-node-agent"),
+        ] {
+            let text =
+                std::fs::read_to_string(Path::new(&workspace().join("deploy/docker").join(file)))
+                    .unwrap();
+            assert!(text.contains(&format!("--locked -p {program} ")), "{file}");
+            assert!(text.contains("USER 65532:65532"), "{file}");
+        }
+    }
+}
