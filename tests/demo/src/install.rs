@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use pilotlight_cluster::Cluster;
 
 use crate::images::{self, ImageNames};
@@ -193,7 +193,11 @@ fn kind(nodes: usize, kubeconfig: PathBuf) -> Result<(Installation, ImageNames)>
 }
 
 fn local_cluster(nodes: usize, kubeconfig: &Path) -> Result<(Installation, ImageNames)> {
-    // First what can fail without leaving anything behind.
+    // First what can fail without leaving anything behind, the quickest to tell at the front.
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "the local cluster needs root (namespaces, mounts, cgroups); be root, or name another cluster by KUBECONFIG"
+    );
     let [scheduler, node_agent] = images::packed()?;
     let cluster = local::up(nodes)?;
     publish(cluster.kubeconfig(), kubeconfig)?;
@@ -288,6 +292,9 @@ pub fn tool(name: &str) -> Result<PathBuf> {
 fn chart(installation: &Installation, names: &ImageNames, values: &[String]) -> Result<()> {
     say("installing the chart");
     installation.apply(NAMESPACE_MANIFEST)?;
+    if installation.source != Source::Given {
+        forget_unfinished(installation)?;
+    }
     let mut helm = installation.helm();
     helm.args(["upgrade", "--install", RELEASE])
         .arg(workspace().join("deploy/chart"))
@@ -305,6 +312,24 @@ fn chart(installation: &Installation, names: &ImageNames, values: &[String]) -> 
         helm.arg("--set").arg(value);
     }
     run::read(&mut helm).map(drop)
+}
+
+/// Removes helm's note of an operation that was killed: it would refuse every later one. What the operation made is
+/// taken over. Not on a given cluster, where somebody else may be at it.
+fn forget_unfinished(installation: &Installation) -> Result<()> {
+    let selector = format!(
+        "owner=helm,name={RELEASE},status in (pending-install,pending-upgrade,pending-rollback)"
+    );
+    run::read(installation.kubectl().args([
+        "-n",
+        NAMESPACE,
+        "delete",
+        "secrets",
+        "--ignore-not-found",
+        "-l",
+        &selector,
+    ]))
+    .map(drop)
 }
 
 /// `repository:tag` or `repository@digest` as the chart's values.
