@@ -208,6 +208,11 @@ pub(crate) fn remove(prefix: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether any group of such a name is left.
+pub(crate) fn exists(prefix: &str) -> Result<bool> {
+    Ok(!groups(prefix)?.is_empty())
+}
+
 /// The top-level groups whose name begins with `prefix`, in every hierarchy.
 fn groups(prefix: &str) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();

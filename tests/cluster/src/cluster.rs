@@ -3,14 +3,19 @@
 
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use crate::command::{command, run, succeeds};
 use crate::component::Component;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
+use crate::process::wait_until;
 use crate::progress::say;
 use crate::state::State;
 use crate::{files, node};
+
+/// How long a cluster whose processes all run may take to become ready before it counts as broken.
+const RECOVERY: Duration = Duration::from_secs(20);
 
 /// A handle to the local cluster; it holds no resources, any number may exist, in any number of processes.
 #[derive(Debug, Clone)]
@@ -107,8 +112,11 @@ impl Cluster {
             .filter(|init| init.alive())
             .map(|init| init.main.pid)
             .collect();
-        let name = archive.file_name().unwrap_or_default().to_string_lossy();
-        say(format_args!("loading {name} into {} nodes", inits.len()));
+        say(format_args!(
+            "loading {} into {} nodes",
+            archive.display(),
+            inits.len()
+        ));
         thread::scope(|scope| {
             let imports: Vec<_> = inits
                 .iter()
@@ -136,19 +144,27 @@ impl Cluster {
         parse_ready(&listing)
     }
 
-    /// Whether everything runs and every node is Ready.
-    pub(crate) fn healthy(&self, state: &State) -> bool {
-        state.complete
-            && Component::all(state.nodes).iter().all(|component| {
-                state
-                    .daemons
-                    .get(&component.to_string())
-                    .is_some_and(|daemon| daemon.alive() && !daemon.main.stopped())
-            })
-            && self.api_ready(state)
-            && self
-                .ready_nodes()
-                .is_ok_and(|ready| ready.len() == state.nodes)
+    /// Whether all processes of a finished `up` run.
+    fn runs(state: &State) -> bool {
+        let runs = |component: &Component| {
+            let daemon = state.daemons.get(&component.to_string());
+            daemon.is_some_and(|daemon| daemon.alive() && !daemon.main.stopped())
+        };
+        state.complete && Component::all(state.nodes).iter().all(runs)
+    }
+
+    /// Whether everything runs and every node is Ready, or soon is: a restarted component needs a moment.
+    pub(crate) fn recovers(&self, state: &State) -> bool {
+        let mut runs = true;
+        let ready = wait_until(RECOVERY, || {
+            runs = Self::runs(state);
+            !runs
+                || (self.api_ready(state)
+                    && self
+                        .ready_nodes()
+                        .is_ok_and(|ready| ready.len() == state.nodes))
+        });
+        runs && ready
     }
 }
 

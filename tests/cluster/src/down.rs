@@ -10,11 +10,11 @@ use nix::sys::signal::Signal;
 use crate::command::{command, run};
 use crate::component::Component;
 use crate::error::{Error, Result};
-use crate::plan::Plan;
+use crate::plan::{INSTANCE_PREFIX, Plan};
 use crate::process::{Identity, mark, marked, wait_until};
 use crate::progress::say;
 use crate::state::State;
-use crate::{cgroup, files, lock, network, packages};
+use crate::{cgroup, files, lock, network, packages, sysctl};
 
 /// How long processes may take to vanish after SIGKILL.
 const KILL_LIMIT: Duration = Duration::from_secs(15);
@@ -60,7 +60,13 @@ pub(crate) fn remove(plan: &Plan) -> Result<()> {
     if plan.dir.exists() {
         fs::remove_dir_all(&plan.dir).map_err(Error::io("remove", &plan.dir))?;
     }
-    for path in state.map(|state| state.mount_points).unwrap_or_default() {
+    let Some(state) = state else { return Ok(()) };
+    sysctl::restore(&state.sysctls);
+    if cgroup::exists(INSTANCE_PREFIX)? {
+        // Removing a mount point would take the mounts of another instance's nodes with it.
+        return Ok(());
+    }
+    for path in state.mount_points {
         // Not ours any more if somebody put something in.
         let _kept = fs::remove_dir(path);
     }

@@ -25,6 +25,7 @@ mod process;
 mod progress;
 mod start;
 mod state;
+mod sysctl;
 mod target;
 mod tools;
 mod up;

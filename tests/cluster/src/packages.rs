@@ -8,7 +8,7 @@ use crate::progress::say;
 /// A program and the Debian package that brings it.
 pub(crate) type Need = (&'static str, &'static str);
 
-/// What a cluster with nodes needs. `kubelet` calls `conntrack`-less but kube-proxy wants it; `mount` and friends are in util-linux.
+/// What a cluster with nodes needs. kube-proxy wants `conntrack`.
 pub(crate) const CLUSTER: &[Need] = &[
     ("ip", "iproute2"),
     ("nft", "nftables"),
@@ -19,6 +19,7 @@ pub(crate) const CLUSTER: &[Need] = &[
     ("unshare", "util-linux"),
     ("setsid", "util-linux"),
     ("mount", "mount"),
+    ("sysctl", "procps"),
     ("cc", "gcc libc6-dev"),
 ];
 

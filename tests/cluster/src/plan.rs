@@ -19,6 +19,9 @@ pub(crate) const MAX_NODES: usize = 100;
 /// Instances count from 0; ten keep all addresses apart.
 pub const MAX_INSTANCE: u8 = 9;
 
+/// The links and cgroups of all instances begin with this.
+pub(crate) const INSTANCE_PREFIX: &str = "plc";
+
 /// Names and addresses of one cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -83,12 +86,12 @@ impl Plan {
 
     /// All links of nodes begin with this.
     pub(crate) fn link_prefix(&self) -> String {
-        format!("plc{}", self.instance)
+        format!("{INSTANCE_PREFIX}{}", self.instance)
     }
 
     /// All top-level cgroup folders begin with this.
     pub(crate) fn cgroup_prefix(&self) -> String {
-        format!("plc{}-", self.instance)
+        format!("{INSTANCE_PREFIX}{}-", self.instance)
     }
 
     /// The cgroup of the control plane.

@@ -236,7 +236,7 @@ pub(crate) fn launch(launch: &Launch<'_>) -> Result<Daemon> {
     start
         .env_clear()
         .env("PATH", launch.path)
-        .env("HOME", "/root")
+        .env("HOME", "/")
         .env(MARK, launch.id);
     start
         .current_dir("/")

@@ -31,6 +31,9 @@ pub(crate) struct State {
     pub(crate) complete: bool,
     /// Folders made outside the state folder, to be removed if empty.
     pub(crate) mount_points: Vec<PathBuf>,
+    /// Kernel settings as they were before.
+    #[serde(default)]
+    pub(crate) sysctls: BTreeMap<String, String>,
     /// Running processes by component name.
     pub(crate) daemons: BTreeMap<String, Daemon>,
 }
@@ -46,6 +49,7 @@ impl State {
             tools,
             complete: false,
             mount_points: Vec::new(),
+            sysctls: BTreeMap::new(),
             daemons: BTreeMap::new(),
         }
     }

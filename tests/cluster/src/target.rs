@@ -115,6 +115,11 @@ impl Target {
         }
     }
 
+    /// Runs `kubectl` as the administrator and returns what it prints.
+    pub fn kubectl<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Result<String> {
+        run(command(self.tool("kubectl")?, args).env("KUBECONFIG", self.kubeconfig()))
+    }
+
     fn kind(&self) -> &'static str {
         match self {
             Self::Given(_) => "a cluster given by KUBECONFIG",

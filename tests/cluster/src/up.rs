@@ -8,12 +8,14 @@ use crate::cluster::Cluster;
 use crate::command::{command, succeeds};
 use crate::component::{Component, NodeDaemon};
 use crate::error::{Error, Result};
-use crate::plan::{MAX_INSTANCE, MAX_NODES, Plan};
+use crate::plan::{INSTANCE_PREFIX, MAX_INSTANCE, MAX_NODES, Plan};
 use crate::process::{died, wait_until};
 use crate::progress::say;
 use crate::state::State;
 use crate::tools::Tools;
-use crate::{cgroup, control_plane, down, files, image, lock, network, node, packages, pki, start};
+use crate::{
+    cgroup, control_plane, down, files, image, lock, network, node, packages, pki, start, sysctl,
+};
 
 /// What cluster is wanted.
 #[derive(Debug, Clone)]
@@ -65,7 +67,7 @@ impl Cluster {
         let _lock = lock::acquire(&plan.lock())?;
         let cluster = Self::new(plan.clone());
         if let Some(state) = State::load(&plan.dir).unwrap_or(None) {
-            if cluster.healthy(&state) {
+            if cluster.recovers(&state) {
                 if state.nodes != options.nodes {
                     return Err(Error::OtherShape {
                         dir: plan.dir,
@@ -106,7 +108,7 @@ impl Cluster {
         say("starting the control plane");
         pki::create(plan, state.nodes)?;
         control_plane::write_config(plan)?;
-        make_mount_points(state)?;
+        prepare_host(state)?;
         cgroup::create(&plan.control_plane_cgroup())?;
         network::create(plan)?;
         start::start(state, Component::Etcd)?;
@@ -198,17 +200,25 @@ impl Cluster {
     }
 }
 
-/// Mount points that the host does not have are noted first, so that `down` removes them again.
-fn make_mount_points(state: &mut State) -> Result<()> {
+/// Mount points that the host does not have, and settings that kubelets change, are noted first, so that `down` can undo both.
+fn prepare_host(state: &mut State) -> Result<()> {
     if state.nodes == 0 {
         return Ok(());
     }
-    state.mount_points = node::mount_points().filter(|path| !path.exists()).collect();
+    state.sysctls = sysctl::read();
+    // Those another instance made, empty on the host, are for the last one to remove.
+    let others = cgroup::exists(INSTANCE_PREFIX)?;
+    let ours = |path: &PathBuf| !path.exists() || (others && is_empty(path));
+    state.mount_points = node::mount_points().filter(ours).collect();
     state.save()?;
     for path in node::mount_points() {
         files::create_dir(&path)?;
     }
     Ok(())
+}
+
+fn is_empty(folder: &std::path::Path) -> bool {
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// A random id from the kernel.

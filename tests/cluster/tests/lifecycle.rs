@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use pilotlight_cluster::image::program_image;
 use pilotlight_cluster::{Cluster, MAX_INSTANCE, UpOptions, down};
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -195,6 +196,34 @@ fn a_cluster_runs_a_pod_is_found_again_survives_faults_and_leaves_nothing() {
         .unwrap();
     cluster
         .kubectl(["wait", "pod/idle", "--for=condition=Ready", "--timeout=60s"])
+        .unwrap();
+
+    // A program of this machine, dynamically linked, finds its loader and libraries in its image.
+    let archive = place.folder.path().join("sleep.tar");
+    let mut image = program_image("pilotlight.local/sleep:1", Path::new("/bin/sleep")).unwrap();
+    image.entrypoint.push("infinity".into());
+    image.user = "1000:1000".into();
+    image.write(&archive).unwrap();
+    cluster.load_image(&archive).unwrap();
+    cluster
+        .kubectl([
+            "run",
+            "packed",
+            "--image=pilotlight.local/sleep:1",
+            "--image-pull-policy=Never",
+            "--restart=Never",
+        ])
+        .unwrap();
+    cluster
+        .kubectl([
+            "wait",
+            "pod/packed",
+            "--for=condition=Ready",
+            "--timeout=60s",
+        ])
+        .unwrap();
+    cluster
+        .kubectl(["exec", "packed", "--", "/usr/local/bin/sleep", "0"])
         .unwrap();
 
     let kubelet = cluster.component("node-1/kubelet").unwrap();
