@@ -1,0 +1,201 @@
+//! What a decision can ask for, and what came of it. [`crate::apply`] carries actions out; nothing else writes.
+
+use jiff::Timestamp;
+use pilotlight_common::kinds::{Condition, SandboxPhase, WarmPoolStatus};
+use pilotlight_common::resolve::PodTemplate;
+use pilotlight_common::stream::ObjectId;
+
+use crate::view::{Key, WarmPodView};
+
+/// One write, or a few that belong together.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// W1: gives a warm pod to a sandbox.
+    Assign(Assign),
+    /// Takes an idle warm pod out of service by the same set-once claim, then removes it.
+    Retire {
+        /// The warm pod.
+        warm_pod: ObjectId,
+        /// UID of its pod, where there is one.
+        pod_uid: Option<String>,
+        /// Stable word that goes behind `retired:`.
+        reason: &'static str,
+    },
+    /// Removes a warm pod that no live sandbox needs, with its pod.
+    Remove {
+        /// The warm pod.
+        warm_pod: ObjectId,
+        /// UID of its pod, where there is one.
+        pod_uid: Option<String>,
+        /// The sandbox that must be found gone first; none where that is known.
+        unless_exists: Option<ObjectId>,
+    },
+    /// Deletes a pod whose WarmPod is gone (looked up once more before).
+    RemovePod {
+        /// The pod; its WarmPod bears the same name.
+        pod: ObjectId,
+        /// UID of its WarmPod.
+        warm_pod_uid: Option<String>,
+    },
+    /// Creates a WarmPod and its pod.
+    CreateWarmPod(Box<CreateWarmPod>),
+    /// Creates the pod of a WarmPod that has none: a creation was interrupted.
+    CreatePod {
+        /// The WarmPod.
+        warm_pod: ObjectId,
+        /// Its pool's name.
+        pool: String,
+        /// What the pod must be.
+        template: Box<PodTemplate>,
+        /// Hash of the template.
+        shape: String,
+    },
+    /// Writes a sandbox's phase and conditions, at the revision they were computed from.
+    SandboxStatus(Box<SandboxStatusWrite>),
+    /// Writes a pool's status.
+    PoolStatus {
+        /// The pool.
+        pool: ObjectId,
+        /// The whole status.
+        status: Box<WarmPoolStatus>,
+        /// An Event to record with it.
+        event: Option<EventNote>,
+    },
+    /// Sets or removes the label that sandbox pods select nodes by.
+    LabelNode {
+        /// The node.
+        node: String,
+        /// Whether it is to carry the label.
+        ready: bool,
+    },
+    /// Records an Event, after the fact.
+    Record {
+        /// What it is about.
+        about: ObjectId,
+        /// What it says.
+        event: EventNote,
+    },
+}
+
+/// The first write of an assignment.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Assign {
+    /// The warm pod.
+    pub warm_pod: ObjectId,
+    /// The sandbox.
+    pub sandbox: ObjectId,
+    /// When it was decided.
+    pub assigned_at: Timestamp,
+}
+
+/// A WarmPod to create, with its pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateWarmPod {
+    /// Name of both.
+    pub key: Key,
+    /// The pool.
+    pub pool: String,
+    /// What the pod must be.
+    pub template: PodTemplate,
+    /// Hash of the template.
+    pub shape: String,
+}
+
+/// A write of a sandbox's status.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SandboxStatusWrite {
+    /// The sandbox.
+    pub sandbox: ObjectId,
+    /// Revision this was computed from: a later writer (the agent's publication) always wins.
+    pub revision: u64,
+    /// Phase to write.
+    pub phase: SandboxPhase,
+    /// All conditions to write.
+    pub conditions: Vec<Condition>,
+    /// A pod that must be found gone or ended first.
+    pub unless_pod_lives: Option<Key>,
+    /// An Event to record with it.
+    pub event: Option<EventNote>,
+}
+
+/// The text of an Event.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EventNote {
+    /// Kind of the object it is about.
+    pub kind: &'static str,
+    /// Whether it is a Warning.
+    pub warning: bool,
+    /// Stable word.
+    pub reason: String,
+    /// Sentence for people.
+    pub message: String,
+}
+
+/// What came of an action.
+#[derive(Debug)]
+pub enum Done {
+    /// An [`Action::Assign`].
+    Assign {
+        /// The action.
+        assign: Assign,
+        /// What came of it.
+        outcome: AssignOutcome,
+    },
+    /// An action on one WarmPod other than an assignment.
+    WarmPod {
+        /// The WarmPod.
+        key: Key,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// An [`Action::RemovePod`].
+    Pod {
+        /// The pod.
+        key: Key,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// An [`Action::SandboxStatus`].
+    Sandbox {
+        /// UID of the sandbox.
+        uid: String,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// An [`Action::PoolStatus`].
+    Pool {
+        /// The pool.
+        key: Key,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// An [`Action::LabelNode`].
+    Node {
+        /// The node.
+        node: String,
+        /// What came of it.
+        outcome: Outcome,
+    },
+}
+
+/// What came of an assignment.
+#[derive(Debug)]
+pub enum AssignOutcome {
+    /// The warm pod is the sandbox's.
+    Won(Box<WarmPodView>),
+    /// Somebody else has it, or it is gone: definite.
+    Lost,
+    /// Leadership ended before an answer came; whether the write happened is not known.
+    Abandoned,
+}
+
+/// What came of any other action.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// Carried out, or found done already.
+    Done,
+    /// Not carried out; to be decided anew after a pause.
+    Failed,
+    /// What it rests on no longer holds; to be decided anew once the watch has caught up.
+    Stale,
+}

@@ -1,0 +1,69 @@
+//! Events, after the fact: recorded one at a time and only while no assignment is under way.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use pilotlight_common::stream::ObjectId;
+use tokio::sync::mpsc;
+
+use super::WRITE_TIMEOUT;
+use crate::action::EventNote;
+
+/// Events that may wait; beyond that they are dropped and counted in the log. They explain, nothing rests on them.
+const QUEUE: usize = 1024;
+
+/// Takes events to be recorded.
+#[derive(Clone)]
+pub struct EventRecorder {
+    queue: mpsc::Sender<(ObjectId, EventNote)>,
+}
+
+impl EventRecorder {
+    /// A recorder, and the task that does its work.
+    pub fn new(client: Client, instance: String) -> (Self, impl Future<Output = ()> + Send) {
+        let (queue, mut waiting) = mpsc::channel::<(ObjectId, EventNote)>(QUEUE);
+        let reporter = Reporter {
+            controller: "llmsafespace.dev/pilotlight-scheduler".into(),
+            instance: Some(instance),
+        };
+        let recorder = Recorder::new(client, reporter);
+        let task = async move {
+            while let Some((about, note)) = waiting.recv().await {
+                let event = Event {
+                    type_: if note.warning {
+                        EventType::Warning
+                    } else {
+                        EventType::Normal
+                    },
+                    reason: note.reason,
+                    note: Some(note.message),
+                    action: "Schedule".into(),
+                    secondary: None,
+                };
+                let reference = ObjectReference {
+                    api_version: Some("llmsafespace.dev/v1".into()),
+                    kind: Some(note.kind.into()),
+                    name: Some(about.name),
+                    namespace: Some(about.namespace),
+                    uid: Some(about.uid),
+                    ..ObjectReference::default()
+                };
+                match tokio::time::timeout(WRITE_TIMEOUT, recorder.publish(&event, &reference))
+                    .await
+                {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => tracing::warn!(%error, "event was not recorded"),
+                    Err(_) => tracing::warn!("event was not recorded in time"),
+                }
+            }
+        };
+        (Self { queue }, task)
+    }
+
+    /// Queues an event.
+    pub fn record(&self, about: ObjectId, event: EventNote) {
+        if self.queue.try_send((about, event)).is_err() {
+            tracing::warn!("too many events; one was dropped");
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! The only module that writes to the API server. The engine hands it [`Action`]s and gets [`Done`]s back.
+//!
+//! Two lanes with a connection pool of their own: assignments, and everything else, so that a refill or a
+//! deletion never stands in front of an assignment. Every write is bounded in time, checks leadership right
+//! before it goes out, and carries only the fields it means to change.
+
+mod assign;
+mod events;
+mod removal;
+mod status;
+mod warm_pods;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use kube::api::{DeleteParams, PatchParams, Preconditions};
+use pilotlight_common::names::SCHEDULER_MANAGER;
+use tokio::sync::{Mutex, Semaphore, mpsc};
+
+pub use events::EventRecorder;
+
+use crate::action::{Action, Done, Outcome};
+use crate::input::Input;
+use crate::lease::Leadership;
+use crate::metrics::Metrics;
+use crate::pod::Overcommit;
+use crate::view::Key;
+
+/// Longest a single write may take before its outcome counts as unknown: fifty times the slowest seen on a
+/// small, loaded API server.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Assignments under way at once. More connections than this only queue up inside the API server.
+const HOT_WRITES: usize = 16;
+/// Other writes under way at once.
+const COLD_WRITES: usize = 8;
+
+/// Why a write did not go through.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// The API server's answer, or none.
+    #[error("{0}")]
+    Api(#[from] kube::Error),
+    /// No answer in time: whether it happened is not known.
+    #[error("no answer in {WRITE_TIMEOUT:?}")]
+    Timeout,
+    /// Another replica leads now.
+    #[error("leadership ended")]
+    NotLeading,
+}
+
+impl WriteError {
+    /// Status code of the API server's answer.
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Api(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        }
+    }
+
+    /// What it means for whoever asked for the write.
+    fn outcome(&self) -> Outcome {
+        match self.code() {
+            // What it was about is gone: that is what the decision will find, too.
+            Some(404) => Outcome::Done,
+            // Changed meanwhile, or a rule of the CRD forbids it.
+            Some(409 | 422) => Outcome::Stale,
+            _ => Outcome::Failed,
+        }
+    }
+}
+
+/// Carries actions out.
+pub struct Applier {
+    hot: Client,
+    cold: Client,
+    leadership: Arc<Leadership>,
+    metrics: Arc<Metrics>,
+    overcommit: Overcommit,
+    events: EventRecorder,
+    results: mpsc::Sender<Input>,
+    hot_permits: Semaphore,
+    cold_permits: Semaphore,
+    hot_under_way: AtomicUsize,
+    /// Namespaces whose headless Service was seen to exist, and when.
+    services: Mutex<HashMap<String, Instant>>,
+}
+
+impl Applier {
+    /// An applier whose lanes use these two clients.
+    pub fn new(
+        hot: Client,
+        cold: Client,
+        leadership: Arc<Leadership>,
+        metrics: Arc<Metrics>,
+        overcommit: Overcommit,
+        events: EventRecorder,
+        results: mpsc::Sender<Input>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            hot,
+            cold,
+            leadership,
+            metrics,
+            overcommit,
+            events,
+            results,
+            hot_permits: Semaphore::new(HOT_WRITES),
+            cold_permits: Semaphore::new(COLD_WRITES),
+            hot_under_way: AtomicUsize::new(0),
+            services: Mutex::new(HashMap::new()),
+        })
+    }
+
+    /// Starts carrying an action out; its [`Done`] comes back as an input.
+    pub fn start(self: &Arc<Self>, action: Action) {
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Some(done) = this.carry_out(action).await {
+                // The engine is gone only when the process ends.
+                let _ = this.results.send(Input::Done(done)).await;
+            }
+        });
+    }
+
+    async fn carry_out(&self, action: Action) -> Option<Done> {
+        if let Action::Assign(assign) = action {
+            self.hot_under_way.fetch_add(1, Ordering::Relaxed);
+            let permit = self.hot_permits.acquire().await;
+            let started = Instant::now();
+            let outcome = self.assign(&assign).await;
+            self.metrics
+                .assign_write
+                .observe(started.elapsed().as_secs_f64());
+            drop(permit);
+            self.hot_under_way.fetch_sub(1, Ordering::Relaxed);
+            return Some(Done::Assign { assign, outcome });
+        }
+        if let Action::Record { about, event } = action {
+            self.events.record(about, event);
+            return None;
+        }
+        let _permit = self.cold_permits.acquire().await.ok()?;
+        Some(match action {
+            Action::Assign(_) | Action::Record { .. } => return None,
+            Action::Retire {
+                warm_pod,
+                pod_uid,
+                reason,
+            } => {
+                let outcome = self.retire(&warm_pod, pod_uid.as_deref(), reason).await;
+                Done::WarmPod {
+                    key: Key::from(&warm_pod),
+                    outcome: self.count("retire", &outcome),
+                }
+            }
+            Action::Remove {
+                warm_pod,
+                pod_uid,
+                unless_exists,
+            } => {
+                let outcome = self
+                    .remove(&warm_pod, pod_uid.as_deref(), unless_exists.as_ref())
+                    .await;
+                Done::WarmPod {
+                    key: Key::from(&warm_pod),
+                    outcome: self.count("remove", &outcome),
+                }
+            }
+            Action::RemovePod { pod, warm_pod_uid } => {
+                let outcome = self.remove_pod(&pod, warm_pod_uid.as_deref()).await;
+                Done::Pod {
+                    key: Key::from(&pod),
+                    outcome: self.count("remove_pod", &outcome),
+                }
+            }
+            Action::CreateWarmPod(create) => {
+                let outcome = self.create_warm_pod(&create).await;
+                Done::WarmPod {
+                    key: create.key,
+                    outcome: self.count("create_warm_pod", &outcome),
+                }
+            }
+            Action::CreatePod {
+                warm_pod,
+                pool,
+                template,
+                shape,
+            } => {
+                let outcome = self.create_pod(&warm_pod, &pool, &template, &shape).await;
+                Done::WarmPod {
+                    key: Key::from(&warm_pod),
+                    outcome: self.count("create_pod", &outcome),
+                }
+            }
+            Action::SandboxStatus(write) => {
+                let outcome = self.sandbox_status(&write).await;
+                Done::Sandbox {
+                    uid: write.sandbox.uid,
+                    outcome: self.count("sandbox_status", &outcome),
+                }
+            }
+            Action::PoolStatus {
+                pool,
+                status,
+                event,
+            } => {
+                let outcome = self.pool_status(&pool, &status, event).await;
+                Done::Pool {
+                    key: Key::from(&pool),
+                    outcome: self.count("pool_status", &outcome),
+                }
+            }
+            Action::LabelNode { node, ready } => {
+                let outcome = self.label_node(&node, ready).await;
+                Done::Node {
+                    node,
+                    outcome: self.count("label_node", &outcome),
+                }
+            }
+        })
+    }
+
+    /// Counts and logs what came of a write.
+    fn count(&self, action: &'static str, result: &Result<Outcome, WriteError>) -> Outcome {
+        let (outcome, word) = match result {
+            Ok(Outcome::Done) => (Outcome::Done, "done"),
+            Ok(Outcome::Stale) => (Outcome::Stale, "stale"),
+            Ok(Outcome::Failed) => (Outcome::Failed, "failed"),
+            Err(error) => match error.outcome() {
+                Outcome::Done => (Outcome::Done, "gone"),
+                Outcome::Stale => (Outcome::Stale, "stale"),
+                Outcome::Failed => (Outcome::Failed, "failed"),
+            },
+        };
+        if let (Outcome::Failed, Err(error)) = (outcome, result) {
+            tracing::warn!(action, %error, "write failed");
+        }
+        self.metrics.count_write(action, word);
+        outcome
+    }
+
+    /// Runs one request: leadership checked right before, bounded in time.
+    async fn write<T>(
+        &self,
+        request: impl Future<Output = kube::Result<T>>,
+    ) -> Result<T, WriteError> {
+        if !self.leadership.is_valid() {
+            return Err(WriteError::NotLeading);
+        }
+        match tokio::time::timeout(WRITE_TIMEOUT, request).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(WriteError::Timeout),
+        }
+    }
+}
+
+/// Parameters of every patch here.
+fn patch_params() -> PatchParams {
+    PatchParams {
+        field_manager: Some(SCHEDULER_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
+
+/// Deletes exactly the object of this UID.
+fn delete_params(uid: &str) -> DeleteParams {
+    DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        }),
+        ..DeleteParams::background()
+    }
+}

@@ -1,0 +1,102 @@
+//! Command line and environment of the scheduler.
+
+use std::net::SocketAddr;
+
+use clap::{Parser, ValueEnum};
+
+/// Gives every Sandbox a pod that already runs.
+#[derive(Clone, Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    /// Namespace of the scheduler's own objects.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub namespace: String,
+    /// Name of this replica in the Lease.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: String,
+    /// Address of the node stream.
+    #[arg(
+        long,
+        env = "PILOTLIGHT_STREAM_ADDRESS",
+        default_value = "0.0.0.0:8443"
+    )]
+    pub stream_address: SocketAddr,
+    /// Address of metrics and health.
+    #[arg(long, env = "PILOTLIGHT_HTTP_ADDRESS", default_value = "0.0.0.0:9090")]
+    pub http_address: SocketAddr,
+    /// Name that the stream's certificate carries and agents expect.
+    #[arg(
+        long,
+        env = "PILOTLIGHT_STREAM_SERVER_NAME",
+        default_value = "pilotlight-scheduler"
+    )]
+    pub stream_server_name: String,
+    /// Secret that keeps the certificate authority's key.
+    #[arg(long, env = "PILOTLIGHT_CA_SECRET", default_value = "pilotlight-ca")]
+    pub ca_secret: String,
+    /// ConfigMap that shows the certificate authority to agents.
+    #[arg(
+        long,
+        env = "PILOTLIGHT_CA_CONFIG_MAP",
+        default_value = "pilotlight-ca"
+    )]
+    pub ca_config_map: String,
+    /// Lease that decides which replica acts.
+    #[arg(
+        long,
+        env = "PILOTLIGHT_LEASE_NAME",
+        default_value = "pilotlight-scheduler"
+    )]
+    pub lease_name: String,
+    /// Seconds after which a silent leader is replaced.
+    #[arg(long, env = "PILOTLIGHT_LEASE_DURATION_SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u32).range(2..=60))]
+    pub lease_duration_seconds: u32,
+    /// DNS domain of the cluster.
+    #[arg(
+        long,
+        env = "PILOTLIGHT_CLUSTER_DOMAIN",
+        default_value = "cluster.local"
+    )]
+    pub cluster_domain: String,
+    /// Pods created a second, all pools together.
+    #[arg(long, env = "PILOTLIGHT_REFILL_PER_SECOND", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub refill_per_second: u32,
+    /// RuntimeClass of `securityLevel: high`; none means that level is refused.
+    #[arg(long, env = "PILOTLIGHT_HIGH_RUNTIME_CLASS")]
+    pub high_runtime_class: Option<String>,
+    /// Seconds an agent may take to publish an assignment before another pod is tried.
+    #[arg(long, env = "PILOTLIGHT_AGENT_DEADLINE_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=600))]
+    pub agent_deadline_seconds: u32,
+    /// CPU limit over CPU request of sandbox pods.
+    #[arg(long, env = "PILOTLIGHT_CPU_OVERCOMMIT", default_value_t = 1.0, value_parser = overcommit)]
+    pub cpu_overcommit: f64,
+    /// Memory limit over memory request of sandbox pods.
+    #[arg(long, env = "PILOTLIGHT_MEMORY_OVERCOMMIT", default_value_t = 1.0, value_parser = overcommit)]
+    pub memory_overcommit: f64,
+    /// Service account of the node agents, in the scheduler's namespace: no other may open a stream.
+    #[arg(
+        long,
+        env = "PILOTLIGHT_AGENT_SERVICE_ACCOUNT",
+        default_value = "pilotlight-node-agent"
+    )]
+    pub agent_service_account: String,
+    /// How log lines are written.
+    #[arg(long, env = "PILOTLIGHT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+fn overcommit(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(factor) if (1.0..=100.0).contains(&factor) => Ok(factor),
+        _ => Err("must be a number from 1 to 100".to_owned()),
+    }
+}

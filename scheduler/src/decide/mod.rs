@@ -1,0 +1,42 @@
+//! Decisions: pure functions of the index and the time, called by [`crate::index::Index::decide`].
+//!
+//! Each looks only at what is dirty, marks in the index what it asks for (so that nothing is asked for twice)
+//! and returns the [`Action`]s. Assignments come first, here and in the lanes of [`crate::apply`].
+
+mod assign;
+mod lifecycle;
+mod nodes;
+mod pool_status;
+mod size;
+mod sweep;
+
+use jiff::Timestamp;
+
+use crate::action::Action;
+use crate::index::Index;
+
+/// Everything that is due now.
+pub(crate) fn decide(index: &mut Index, now: Timestamp) -> Vec<Action> {
+    let mut actions = Vec::new();
+    assign::assign(index, now, &mut actions);
+    for uid in std::mem::take(&mut index.dirty.sandboxes) {
+        actions.extend(lifecycle::lifecycle(index, &uid, now));
+    }
+    for key in std::mem::take(&mut index.dirty.warm_pods) {
+        actions.extend(sweep::warm_pod(index, &key, now));
+    }
+    for key in std::mem::take(&mut index.dirty.pods) {
+        actions.extend(sweep::pod(index, &key));
+    }
+    for key in std::mem::take(&mut index.dirty.pools) {
+        size::size(index, &key, now, &mut actions);
+        actions.extend(pool_status::pool_status(index, &key, now));
+    }
+    for node in std::mem::take(&mut index.dirty.nodes) {
+        actions.extend(nodes::label(index, &node, now));
+    }
+    for (about, event) in std::mem::take(&mut index.records) {
+        actions.push(Action::Record { about, event });
+    }
+    actions
+}

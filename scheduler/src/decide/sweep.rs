@@ -1,0 +1,172 @@
+//! What must go, and what an interrupted creation left undone. Runs over everything after a start or a
+//! failover, so nothing needs a finalizer.
+
+use jiff::{SignedDuration, Timestamp};
+use pilotlight_common::kinds::SandboxPhase;
+use pilotlight_common::stream::ObjectId;
+
+use crate::action::Action;
+use crate::index::{Class, Index, POD_LAG, Timer};
+use crate::view::{Claim, Key};
+
+/// What a warm pod needs now, if anything.
+pub(super) fn warm_pod(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action> {
+    let entry = index.warm_pods.get(key)?;
+    if entry.placeholder
+        || entry.busy
+        || entry.in_flight.is_some()
+        || entry.not_before > now
+        || entry.view.identity.deleting
+    {
+        return None;
+    }
+    let action = match entry.view.claim.clone() {
+        Claim::Retired => Some(Action::Remove {
+            warm_pod: entry.view.identity.object_id(),
+            pod_uid: pod_uid(index, key),
+            unless_exists: None,
+        }),
+        Claim::Sandbox(uid) => owned(index, key, &uid, now),
+        Claim::Free => idle(index, key, now),
+    }?;
+    if let Some(entry) = index.warm_pods.get_mut(key) {
+        entry.busy = true;
+    }
+    index.touch_warm_pod(key, now);
+    index.dirty.warm_pods.remove(key);
+    Some(action)
+}
+
+/// A warm pod that belongs to a sandbox goes when the sandbox is gone, over, or published elsewhere, or when
+/// its agent said that it will not publish it.
+fn owned(index: &mut Index, key: &Key, uid: &str, now: Timestamp) -> Option<Action> {
+    let entry = index.warm_pods.get(key)?;
+    let warm_pod = entry.view.identity.object_id();
+    let Some(sandbox) = index.sandboxes.get(uid) else {
+        // Not seen is not the same as gone: unless its deletion was seen, it is looked up once more.
+        let unless_exists = (!index.gone_sandboxes.contains(uid)).then(|| ObjectId {
+            namespace: key.namespace.clone(),
+            name: entry.view.sandbox_name.clone().unwrap_or_default(),
+            uid: uid.to_owned(),
+        });
+        return Some(Action::Remove {
+            warm_pod,
+            pod_uid: pod_uid(index, key),
+            unless_exists,
+        });
+    };
+    let over = sandbox.view.is_final()
+        || sandbox.view.phase == Some(SandboxPhase::Terminating)
+        || sandbox.view.identity.deleting;
+    let published_here = sandbox.view.pod_name.as_ref().map(|pod| *pod == key.name);
+    // A silent agent may still publish; its pod goes only once the sandbox runs elsewhere.
+    let given_up = published_here.is_none()
+        && entry
+            .refused
+            .as_ref()
+            .is_some_and(|reason| reason != "AgentSilent");
+    if over || published_here == Some(false) || given_up {
+        return Some(Action::Remove {
+            warm_pod,
+            pod_uid: pod_uid(index, key),
+            unless_exists: None,
+        });
+    }
+    if published_here.is_none()
+        && let Some(due) = entry
+            .claim_seen
+            .and_then(|at| at.saturating_add(index.settings.agent_deadline).ok())
+        && due > now
+    {
+        index.timer(due, Timer::WarmPod(key.clone()));
+    }
+    None
+}
+
+/// An idle warm pod goes when its pod or its pool is gone, or when it is too old.
+fn idle(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action> {
+    let entry = index.warm_pods.get(key)?;
+    let warm_pod = entry.view.identity.object_id();
+    if entry.class == Class::Broken {
+        let pool = Key {
+            namespace: key.namespace.clone(),
+            name: entry.view.pool.clone(),
+        };
+        let pool_there = index.pools.get(&pool).is_some_and(|p| p.view.is_some());
+        let reason = if pool_there { "PodLost" } else { "PoolDeleted" };
+        return Some(Action::Retire {
+            warm_pod,
+            pod_uid: pod_uid(index, key),
+            reason,
+        });
+    }
+    let pool_key = Key {
+        namespace: key.namespace.clone(),
+        name: entry.view.pool.clone(),
+    };
+    let pool = index.pools.get(&pool_key)?;
+    if index.pod_of(key).is_none() && entry.view.phase.is_none() {
+        // Its creation was interrupted, by a crash of whoever made it.
+        let since = entry.first_seen.saturating_add(POD_LAG).unwrap_or(now);
+        if since > now {
+            index.timer(since, Timer::WarmPod(key.clone()));
+            return None;
+        }
+        let (template, shape) = pool.template.as_ref().ok()?;
+        if *shape != entry.view.shape {
+            return Some(Action::Retire {
+                warm_pod,
+                pod_uid: pod_uid(index, key),
+                reason: "OldShape",
+            });
+        }
+        return Some(Action::CreatePod {
+            warm_pod,
+            pool: pool_key.name,
+            template: Box::new(template.clone()),
+            shape: shape.clone(),
+        });
+    }
+    let ttl = pool
+        .view
+        .as_ref()
+        .map_or(0, |v| v.spec.ttl.unwrap_or(DEFAULT_TTL_SECONDS));
+    if ttl > 0
+        && let Some(due) = entry
+            .view
+            .ready_at
+            .and_then(|at| at.saturating_add(SignedDuration::from_secs(ttl)).ok())
+    {
+        if due <= now {
+            return Some(Action::Retire {
+                warm_pod,
+                pod_uid: pod_uid(index, key),
+                reason: "Expired",
+            });
+        }
+        index.timer(due, Timer::WarmPod(key.clone()));
+    }
+    None
+}
+
+/// UID of a warm pod's pod, so that exactly that one is deleted.
+pub(super) fn pod_uid(index: &Index, key: &Key) -> Option<String> {
+    index.pod_of(key).map(|pod| pod.identity.uid.clone())
+}
+
+/// Seconds an idle pod is kept where its pool says nothing (the seed's default).
+const DEFAULT_TTL_SECONDS: i64 = 3600;
+
+/// A pod whose WarmPod is gone goes too; the garbage collector would take its time.
+pub(super) fn pod(index: &Index, key: &Key) -> Option<Action> {
+    let pod = index.pods.get(key)?;
+    if !pod.managed || pod.identity.deleting || index.warm_pods.contains_key(key) {
+        return None;
+    }
+    // A pod without a WarmPod as its owner is not one of a pool.
+    let warm_pod_uid = Some(pod.warm_pod.clone()?);
+    Some(Action::RemovePod {
+        pod: pod.identity.object_id(),
+        warm_pod_uid,
+    })
+}

@@ -1,0 +1,196 @@
+//! What the index knows of each object beyond its view: what is under way, and what follows from the others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use pilotlight_common::reasons::Refusal;
+use pilotlight_common::resolve::{PodTemplate, ResolvedSandbox};
+use pilotlight_common::stream::NodeReport;
+
+use super::ready::Place;
+use crate::view::{Claim, Key, NodeView, PoolView, SandboxView, WarmPodView};
+
+/// A sandbox.
+#[derive(Debug)]
+pub struct SandboxEntry {
+    /// The object.
+    pub view: SandboxView,
+    /// What it asks of its pod, with the shape; or why it cannot be had.
+    pub resolved: Result<(ResolvedSandbox, String), Refusal>,
+    /// When this replica first saw it.
+    pub first_seen: Timestamp,
+    /// The WarmPod whose assignment to it is under way.
+    pub in_flight: Option<Key>,
+    /// Whether a status write is under way.
+    pub busy: bool,
+    /// No status write before this time.
+    pub not_before: Timestamp,
+    /// Failed status writes in a row.
+    pub failures: u32,
+    /// Its place among the waiting, where it waits.
+    pub waiting_as: Option<String>,
+    /// Whether it was counted as a hit or a miss.
+    pub counted: bool,
+}
+
+/// Where a warm pod stands in its pool.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Class {
+    /// Being made, or on a node that cannot be reached now.
+    Pending = 0,
+    /// Assignable now.
+    Available = 1,
+    /// A sandbox's, or about to be.
+    Assigned = 2,
+    /// Idle and of a shape that its pool no longer wants.
+    Stale = 3,
+    /// Idle, and its pod or its pool is gone.
+    Broken = 4,
+    /// On its way out.
+    Leaving = 5,
+}
+
+impl Class {
+    /// How many there are.
+    pub const COUNT: usize = 6;
+    /// All of them, in order of their number.
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::Pending,
+        Self::Available,
+        Self::Assigned,
+        Self::Stale,
+        Self::Broken,
+        Self::Leaving,
+    ];
+
+    /// The word for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Available => "available",
+            Self::Assigned => "assigned",
+            Self::Stale => "stale",
+            Self::Broken => "broken",
+            Self::Leaving => "leaving",
+        }
+    }
+}
+
+/// A warm pod.
+#[derive(Debug)]
+pub struct WarmPodEntry {
+    /// The object; of one being created, what it will be.
+    pub view: WarmPodView,
+    /// Whether it is being created and was not seen yet.
+    pub placeholder: bool,
+    /// When this replica first saw it.
+    pub first_seen: Timestamp,
+    /// Whether its pod was seen.
+    pub had_pod: bool,
+    /// Its class, as counted in its pool.
+    pub class: Class,
+    /// Its place in the ready queue, where it has one.
+    pub place: Option<Place>,
+    /// UID of the sandbox whose assignment to it is under way.
+    pub in_flight: Option<String>,
+    /// Whether another write is under way.
+    pub busy: bool,
+    /// A race for it was lost at this revision: no candidate until a later one is seen.
+    pub lost_at: Option<u64>,
+    /// When this replica first saw whom it belongs to.
+    pub claim_seen: Option<Timestamp>,
+    /// Why its agent will not publish the sandbox it belongs to.
+    pub refused: Option<String>,
+    /// Node and sandbox UID that the node's agent was told.
+    pub announced: Option<(String, String)>,
+    /// No write before this time.
+    pub not_before: Timestamp,
+    /// Failed writes in a row.
+    pub failures: u32,
+}
+
+impl WarmPodEntry {
+    pub(crate) fn new(view: WarmPodView, placeholder: bool, now: Timestamp) -> Self {
+        Self {
+            view,
+            placeholder,
+            first_seen: now,
+            had_pod: false,
+            class: Class::Leaving,
+            place: None,
+            in_flight: None,
+            busy: placeholder,
+            lost_at: None,
+            claim_seen: None,
+            refused: None,
+            announced: None,
+            not_before: Timestamp::MIN,
+            failures: 0,
+        }
+    }
+
+    /// UID of the sandbox it belongs to.
+    pub fn sandbox(&self) -> Option<&str> {
+        match &self.view.claim {
+            Claim::Sandbox(uid) => Some(uid),
+            Claim::Free | Claim::Retired => None,
+        }
+    }
+}
+
+/// A pool.
+#[derive(Debug)]
+pub struct PoolEntry {
+    /// The object; absent where WarmPods name a pool that is gone.
+    pub view: Option<PoolView>,
+    /// What its pods must be, with the shape; or why there can be none.
+    pub template: Result<(PodTemplate, String), Refusal>,
+    /// Its pods by class, oldest first.
+    pub members: [BTreeSet<(Timestamp, Key)>; Class::COUNT],
+    /// Whether a status write is under way.
+    pub busy: bool,
+    /// No status write before this time.
+    pub not_before: Timestamp,
+    /// Since when pods are missing that the refill lane has not made.
+    pub starving_since: Option<Timestamp>,
+}
+
+impl PoolEntry {
+    /// Members of a class.
+    pub fn count(&self, class: Class) -> usize {
+        self.members[class as usize].len()
+    }
+
+    /// Hash of what its pods must be.
+    pub fn shape(&self) -> Option<&str> {
+        self.template.as_ref().ok().map(|(_, shape)| shape.as_str())
+    }
+}
+
+/// A node.
+#[derive(Debug, Default)]
+pub struct NodeEntry {
+    /// The object.
+    pub view: Option<NodeView>,
+    /// Streams its agent holds to this replica.
+    pub streams: BTreeSet<u64>,
+    /// Since when there is none.
+    pub silent_since: Option<Timestamp>,
+    /// The agent's last report.
+    pub report: Option<NodeReport>,
+    /// Its warm pods.
+    pub warm_pods: BTreeSet<Key>,
+    /// Whether a label write is under way.
+    pub busy: bool,
+    /// No label write before this time.
+    pub not_before: Timestamp,
+    /// Warm pod UIDs that the last report refused, with the reason; kept for pods not seen yet.
+    pub refused: BTreeMap<(String, String), String>,
+}
+
+impl NodeEntry {
+    /// Whether pods of this node can be assigned: its agent listens and says it can arm them.
+    pub fn is_up(&self) -> bool {
+        !self.streams.is_empty() && self.report.as_ref().is_some_and(|r| r.ready)
+    }
+}

@@ -1,0 +1,312 @@
+//! The index: pure state, fed with [`Input`]s, from which [`crate::decide`] computes [`crate::action::Action`]s.
+//!
+//! The engine owns the only instance. Nothing here reads a clock or holds a client: `now` is always handed in.
+//! Every change marks what it touched as dirty, and a decision looks at dirty things only, so that its cost
+//! does not grow with the cluster.
+
+mod announce;
+mod done;
+mod entries;
+mod observe;
+pub mod ready;
+mod touch;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use jiff::{SignedDuration, Timestamp};
+use pilotlight_common::resolve::Defaults;
+
+use crate::action::{Action, EventNote};
+use crate::input::Input;
+use crate::view::{Key, NodeView, PodView, ProfileView, RuntimeView};
+pub use announce::Notice;
+pub use entries::{Class, NodeEntry, PoolEntry, SandboxEntry, WarmPodEntry};
+pub(crate) use observe::{NODE_GRACE, POD_LAG, WAITING_AFTER};
+use ready::ReadyQueues;
+
+/// What the installation decides about the scheduler.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What [`pilotlight_common::resolve`] takes where nobody says anything.
+    pub defaults: Defaults,
+    /// DNS domain of the cluster, for endpoints.
+    pub cluster_domain: String,
+    /// How long an agent may take to publish an assignment before another pod is tried.
+    pub agent_deadline: SignedDuration,
+    /// Pods created a second, all pools together.
+    pub refill_per_second: u32,
+    /// Part of the names of created pods that differs between replicas and restarts.
+    pub nonce: String,
+}
+
+/// Something to look at again at a certain time.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Timer {
+    Sandbox(String),
+    WarmPod(Key),
+    Pool(Key),
+    Node(String),
+    Orphan(Key),
+}
+
+/// What changed since the last decision.
+#[derive(Debug, Default)]
+pub(crate) struct Dirty {
+    pub shapes: BTreeSet<String>,
+    pub sandboxes: BTreeSet<String>,
+    pub warm_pods: BTreeSet<Key>,
+    pub pods: BTreeSet<Key>,
+    pub pools: BTreeSet<Key>,
+    pub nodes: BTreeSet<String>,
+}
+
+/// The kinds whose first list must have come before anything is decided.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Kind {
+    /// Sandboxes.
+    Sandbox,
+    /// WarmPods.
+    WarmPod,
+    /// WarmPools.
+    Pool,
+    /// Pods.
+    Pod,
+    /// RuntimeEnvironments.
+    Runtime,
+    /// SandboxProfiles.
+    Profile,
+    /// Nodes.
+    Node,
+}
+
+/// All kinds.
+pub const KINDS: [Kind; 7] = [
+    Kind::Sandbox,
+    Kind::WarmPod,
+    Kind::Pool,
+    Kind::Pod,
+    Kind::Runtime,
+    Kind::Profile,
+    Kind::Node,
+];
+
+/// The state of the world as this replica knows it.
+#[derive(Debug)]
+pub struct Index {
+    pub(crate) settings: Settings,
+    synced: BTreeSet<Kind>,
+    pub(crate) leading: bool,
+    pub(crate) sandboxes: HashMap<String, SandboxEntry>,
+    pub(crate) sandbox_uids: HashMap<Key, String>,
+    pub(crate) warm_pods: HashMap<Key, WarmPodEntry>,
+    pub(crate) pods: HashMap<Key, PodView>,
+    pub(crate) pools: HashMap<Key, PoolEntry>,
+    pub(crate) runtimes: BTreeMap<Key, RuntimeView>,
+    pub(crate) profiles: HashMap<Key, ProfileView>,
+    pub(crate) nodes: HashMap<String, NodeEntry>,
+    pub(crate) ready: ReadyQueues,
+    /// Sandboxes without a pod by shape, oldest first.
+    pub(crate) waiting: HashMap<String, BTreeSet<(Timestamp, String)>>,
+    /// WarmPods by the UID of the sandbox they are assigned to.
+    pub(crate) claims: HashMap<String, BTreeSet<Key>>,
+    /// UIDs of sandboxes whose deletion was seen while a WarmPod was theirs.
+    pub(crate) gone_sandboxes: BTreeSet<String>,
+    pub(crate) dirty: Dirty,
+    pub(crate) timers: BTreeSet<(Timestamp, Timer)>,
+    /// Events that follow from what was seen, to be recorded by the leader.
+    pub(crate) records: Vec<(pilotlight_common::stream::ObjectId, EventNote)>,
+    notices: Vec<Notice>,
+    pub(crate) names_given: u64,
+    pub(crate) assigns_in_flight: usize,
+    pub(crate) last_assign: Option<Timestamp>,
+    pub(crate) refill_tokens: f64,
+    pub(crate) refill_at: Option<Timestamp>,
+    pub(crate) observations: Vec<Observation>,
+}
+
+/// Something worth a metric; the engine takes these out after every decision.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Observation {
+    /// A sandbox was seen Running for the first time, this many seconds after its creation.
+    Published(f64),
+    /// A sandbox found a ready pod at once.
+    Hit,
+    /// A sandbox found none.
+    Miss,
+    /// An agent refused an assignment, for this reason.
+    AgentRefused(&'static str),
+    /// An agent did not publish in time.
+    AgentSilent,
+}
+
+impl Index {
+    /// An empty index.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            synced: BTreeSet::new(),
+            leading: false,
+            sandboxes: HashMap::new(),
+            sandbox_uids: HashMap::new(),
+            warm_pods: HashMap::new(),
+            pods: HashMap::new(),
+            pools: HashMap::new(),
+            runtimes: BTreeMap::new(),
+            profiles: HashMap::new(),
+            nodes: HashMap::new(),
+            ready: ReadyQueues::default(),
+            waiting: HashMap::new(),
+            claims: HashMap::new(),
+            gone_sandboxes: BTreeSet::new(),
+            dirty: Dirty::default(),
+            timers: BTreeSet::new(),
+            records: Vec::new(),
+            notices: Vec::new(),
+            names_given: 0,
+            assigns_in_flight: 0,
+            last_assign: None,
+            refill_tokens: 0.0,
+            refill_at: None,
+            observations: Vec::new(),
+        }
+    }
+
+    /// Takes one change in.
+    pub fn handle(&mut self, input: Input, now: Timestamp) {
+        match input {
+            Input::Sandbox(change) => self.observe_sandboxes(change, now),
+            Input::WarmPod(change) => self.observe_warm_pods(change, now),
+            Input::Pool(change) => self.observe_pools(change, now),
+            Input::Pod(change) => self.observe_pods(change, now),
+            Input::Runtime(change) => self.observe_runtimes(change, now),
+            Input::Profile(change) => self.observe_profiles(change, now),
+            Input::Node(change) => self.observe_nodes(change, now),
+            Input::StreamOpened {
+                node,
+                id,
+                sender: _,
+            } => self.stream_opened(&node, id, now),
+            Input::StreamClosed { node, id } => self.stream_closed(&node, id, now),
+            Input::Report { node, report } => self.reported(&node, report, now),
+            Input::Leading(leading) => self.set_leading(leading),
+            Input::Done(done) => self.done(done, now),
+        }
+    }
+
+    /// Whether the first list of every kind has come.
+    pub fn is_synced(&self) -> bool {
+        self.synced.len() == KINDS.len()
+    }
+
+    pub(crate) fn mark_synced(&mut self, kind: Kind) {
+        self.synced.insert(kind);
+        if self.is_synced() {
+            self.everything_is_dirty();
+        }
+    }
+
+    /// What is due: every action that the state asks for now. Each is asked for once, until its
+    /// [`crate::action::Done`] comes back.
+    pub fn decide(&mut self, now: Timestamp) -> Vec<Action> {
+        self.fire_timers(now);
+        if !self.leading || !self.is_synced() {
+            // A standby's worklist is made anew when it begins to lead.
+            self.dirty = Dirty::default();
+            self.records.clear();
+            return Vec::new();
+        }
+        crate::decide::decide(self, now)
+    }
+
+    /// When the next timer is due.
+    pub fn next_timer(&self) -> Option<Timestamp> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Takes the messages for agents that have come up.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// Takes what is worth a metric.
+    pub fn take_observations(&mut self) -> Vec<Observation> {
+        std::mem::take(&mut self.observations)
+    }
+
+    /// Whether this replica leads.
+    pub fn is_leading(&self) -> bool {
+        self.leading
+    }
+
+    /// Pods by class over all pools, for metrics, with the number of waiting sandboxes last.
+    pub fn totals(&self) -> ([usize; Class::COUNT], usize) {
+        let mut totals = [0; Class::COUNT];
+        for pool in self.pools.values() {
+            for class in Class::ALL {
+                totals[class as usize] += pool.count(class);
+            }
+        }
+        (totals, self.waiting.values().map(BTreeSet::len).sum())
+    }
+
+    /// Nodes whose agent holds a stream to this replica.
+    pub fn streaming_nodes(&self) -> usize {
+        self.nodes
+            .values()
+            .filter(|n| !n.streams.is_empty())
+            .count()
+    }
+
+    pub(crate) fn timer(&mut self, at: Timestamp, timer: Timer) {
+        self.timers.insert((at, timer));
+    }
+
+    fn fire_timers(&mut self, now: Timestamp) {
+        while let Some((at, timer)) = self.timers.pop_first() {
+            if at > now {
+                self.timers.insert((at, timer));
+                break;
+            }
+            match timer {
+                Timer::Sandbox(uid) => {
+                    self.dirty.sandboxes.insert(uid);
+                }
+                Timer::WarmPod(key) => self.touch_warm_pod(&key, now),
+                Timer::Pool(key) => {
+                    self.dirty.pools.insert(key);
+                }
+                Timer::Node(name) => {
+                    self.dirty.nodes.insert(name);
+                }
+                Timer::Orphan(key) => {
+                    self.dirty.pods.insert(key);
+                }
+            }
+        }
+    }
+
+    fn set_leading(&mut self, leading: bool) {
+        if self.leading == leading {
+            return;
+        }
+        self.leading = leading;
+        if leading {
+            self.everything_is_dirty();
+        }
+    }
+
+    fn everything_is_dirty(&mut self) {
+        self.dirty.shapes.extend(self.waiting.keys().cloned());
+        self.dirty.sandboxes.extend(self.sandboxes.keys().cloned());
+        self.dirty.warm_pods.extend(self.warm_pods.keys().cloned());
+        self.dirty.pods.extend(self.pods.keys().cloned());
+        self.dirty.pools.extend(self.pools.keys().cloned());
+        self.dirty.nodes.extend(self.nodes.keys().cloned());
+    }
+}
+
+impl NodeEntry {
+    pub(crate) fn labelled(&self) -> bool {
+        self.view.as_ref().is_some_and(|v: &NodeView| v.labelled)
+    }
+}

@@ -1,0 +1,626 @@
+//! How objects and agents change the index. Called by [`Index::handle`] only.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use jiff::{SignedDuration, Timestamp};
+use pilotlight_common::kinds::SandboxPhase;
+use pilotlight_common::stream::NodeReport;
+
+use super::{
+    Class, Index, Kind, NodeEntry, Observation, PoolEntry, SandboxEntry, Timer, WarmPodEntry,
+};
+use crate::action::{CreateWarmPod, EventNote};
+use crate::input::Change;
+use crate::view::{
+    Claim, Identity, Key, NodeView, PodView, PoolView, ProfileView, RuntimeView, SandboxView, View,
+    WarmPodView,
+};
+
+/// How long a WarmPod may be known without its pod before the pod counts as missing: the two come by
+/// different watches.
+pub(crate) const POD_LAG: SignedDuration = SignedDuration::from_secs(5);
+/// How long a node keeps its label after its agent's last stream ended: a restart of the agent takes less.
+pub(crate) const NODE_GRACE: SignedDuration = SignedDuration::from_secs(15);
+/// How long a sandbox waits in silence before its conditions say so (the design's one second).
+pub(crate) const WAITING_AFTER: SignedDuration = SignedDuration::from_secs(1);
+
+/// Splits a change into what is there now and what is gone, given what was known before.
+fn split<V: View>(
+    change: Change<V>,
+    known: impl FnOnce() -> Vec<(Key, String)>,
+) -> (Vec<V>, Vec<(Key, String)>, bool) {
+    match change {
+        Change::Upsert(view) => (vec![view], vec![], false),
+        Change::Remove(key, uid) => (vec![], vec![(key, uid)], false),
+        Change::Replace(views) => {
+            let listed: HashSet<(&Key, &str)> = views.iter().map(|v| (v.key(), v.uid())).collect();
+            let gone = known()
+                .into_iter()
+                .filter(|(k, u)| !listed.contains(&(k, u.as_str())))
+                .collect();
+            (views, gone, true)
+        }
+    }
+}
+
+impl Index {
+    pub(super) fn observe_sandboxes(&mut self, change: Change<SandboxView>, now: Timestamp) {
+        let (here, gone, listed) = split(change, || {
+            self.sandboxes
+                .values()
+                .map(|e| (e.view.identity.key.clone(), e.view.identity.uid.clone()))
+                .collect()
+        });
+        for (_, uid) in gone {
+            self.forget_sandbox(&uid, now);
+        }
+        for view in here {
+            self.upsert_sandbox(view, now);
+        }
+        if listed {
+            self.mark_synced(Kind::Sandbox);
+        }
+    }
+
+    fn upsert_sandbox(&mut self, view: SandboxView, now: Timestamp) {
+        let uid = view.identity.uid.clone();
+        // A successor of the same name: the deletion of the first was not seen.
+        if let Some(old) = self
+            .sandbox_uids
+            .get(&view.identity.key)
+            .filter(|old| **old != uid)
+            .cloned()
+        {
+            self.forget_sandbox(&old, now);
+        }
+        let resolved = self.resolve_sandbox(&view);
+        let new_key = view.identity.key.clone();
+        if let Some(entry) = self.sandboxes.get_mut(&uid) {
+            if view.identity.revision < entry.view.identity.revision {
+                return;
+            }
+            let published = entry.view.phase != Some(SandboxPhase::Running)
+                && view.phase == Some(SandboxPhase::Running);
+            entry.view = view;
+            entry.resolved = resolved;
+            if published {
+                self.note_published(&uid, now);
+            }
+        } else {
+            self.timer(
+                now.saturating_add(WAITING_AFTER).unwrap_or(now),
+                Timer::Sandbox(uid.clone()),
+            );
+            self.sandboxes.insert(
+                uid.clone(),
+                SandboxEntry {
+                    view,
+                    resolved,
+                    first_seen: now,
+                    in_flight: None,
+                    busy: false,
+                    not_before: Timestamp::MIN,
+                    failures: 0,
+                    waiting_as: None,
+                    counted: false,
+                },
+            );
+        }
+        self.sandbox_uids.insert(new_key, uid.clone());
+        self.touch_sandbox(&uid);
+    }
+
+    fn note_published(&mut self, uid: &str, now: Timestamp) {
+        let Some(entry) = self.sandboxes.get(uid) else {
+            return;
+        };
+        let started = entry.view.started.unwrap_or(now);
+        // The creation time has whole seconds only; what this replica saw itself is finer.
+        let seconds = started
+            .duration_since(entry.first_seen)
+            .as_secs_f64()
+            .max(0.0);
+        self.observations.push(Observation::Published(seconds));
+        let pod = entry.view.pod_name.clone().unwrap_or_default();
+        self.records.push((
+            entry.view.identity.object_id(),
+            EventNote {
+                kind: "Sandbox",
+                warning: false,
+                reason: "Running".into(),
+                message: format!("published on warm pod {pod}"),
+            },
+        ));
+    }
+
+    fn forget_sandbox(&mut self, uid: &str, now: Timestamp) {
+        let Some(entry) = self.sandboxes.get_mut(uid) else {
+            return;
+        };
+        // Out of the waiting queue first, while the entry can still be found.
+        entry.view.identity.deleting = true;
+        self.touch_sandbox(uid);
+        let Some(entry) = self.sandboxes.remove(uid) else {
+            return;
+        };
+        if self
+            .sandbox_uids
+            .get(&entry.view.identity.key)
+            .is_some_and(|u| u == uid)
+        {
+            self.sandbox_uids.remove(&entry.view.identity.key);
+        }
+        let claimed: Vec<Key> = self
+            .claims
+            .get(uid)
+            .into_iter()
+            .flatten()
+            .cloned()
+            .chain(entry.in_flight)
+            .collect();
+        if !claimed.is_empty() {
+            self.gone_sandboxes.insert(uid.to_owned());
+        }
+        for key in claimed {
+            self.touch_warm_pod(&key, now);
+        }
+    }
+
+    pub(super) fn observe_warm_pods(&mut self, change: Change<WarmPodView>, now: Timestamp) {
+        let (here, gone, listed) = split(change, || {
+            self.warm_pods
+                .values()
+                .filter(|e| !e.placeholder)
+                .map(|e| (e.view.identity.key.clone(), e.view.identity.uid.clone()))
+                .collect()
+        });
+        for (key, uid) in gone {
+            if self
+                .warm_pods
+                .get(&key)
+                .is_some_and(|e| e.placeholder || e.view.identity.uid == uid)
+            {
+                self.forget_warm_pod(&key);
+            }
+        }
+        for view in here {
+            self.upsert_warm_pod(view, now);
+        }
+        if listed {
+            self.mark_synced(Kind::WarmPod);
+        }
+    }
+
+    pub(super) fn upsert_warm_pod(&mut self, view: WarmPodView, now: Timestamp) {
+        let key = view.identity.key.clone();
+        if let Some(entry) = self.warm_pods.get(&key)
+            && !entry.placeholder
+        {
+            if entry.view.identity.uid != view.identity.uid {
+                self.forget_warm_pod(&key);
+            } else if view.identity.revision < entry.view.identity.revision {
+                return;
+            }
+        }
+        let old = self
+            .warm_pods
+            .get(&key)
+            .map(|e| (e.view.claim.clone(), e.view.node.clone()));
+        let (old_claim, old_node) = old.unwrap_or_default();
+        let new_claim = view.claim.clone();
+        let new_node = view.node.clone();
+        if let Some(entry) = self.warm_pods.get_mut(&key) {
+            // Its place in the pool is by the creation time, which only the API server knows.
+            let pool = Key {
+                namespace: key.namespace.clone(),
+                name: entry.view.pool.clone(),
+            };
+            let (class, created) = (entry.class, entry.view.identity.created);
+            entry.view = view;
+            entry.placeholder = false;
+            self.leave_class(&pool, &key, class, created);
+        } else {
+            self.warm_pods
+                .insert(key.clone(), WarmPodEntry::new(view, false, now));
+            self.timer(
+                now.saturating_add(POD_LAG).unwrap_or(now),
+                Timer::WarmPod(key.clone()),
+            );
+        }
+        if old_node != new_node {
+            if let Some(node) = old_node.and_then(|n| self.nodes.get_mut(&n)) {
+                node.warm_pods.remove(&key);
+            }
+            if let Some(node) = new_node {
+                self.nodes
+                    .entry(node)
+                    .or_default()
+                    .warm_pods
+                    .insert(key.clone());
+            }
+        }
+        if old_claim != new_claim {
+            if let Claim::Sandbox(uid) = old_claim {
+                self.unclaim(&uid, &key);
+            }
+            if let Claim::Sandbox(uid) = new_claim {
+                self.claims
+                    .entry(uid.clone())
+                    .or_default()
+                    .insert(key.clone());
+                if let Some(entry) = self.warm_pods.get_mut(&key) {
+                    entry.claim_seen = Some(now);
+                }
+                self.timer(
+                    now.saturating_add(self.settings.agent_deadline)
+                        .unwrap_or(now),
+                    Timer::WarmPod(key.clone()),
+                );
+                self.touch_sandbox(&uid);
+            }
+        }
+        let pod_there = self.pod_of(&key).is_some();
+        if let Some(entry) = self.warm_pods.get_mut(&key) {
+            entry.had_pod |= pod_there;
+        }
+        self.touch_warm_pod(&key, now);
+    }
+
+    /// Counts a WarmPod that is about to be created, so that the next decision does not ask for it again.
+    pub(crate) fn expect_warm_pod(&mut self, create: &CreateWarmPod, now: Timestamp) {
+        let view = WarmPodView {
+            identity: Identity {
+                key: create.key.clone(),
+                created: now,
+                ..Identity::default()
+            },
+            pool: create.pool.clone(),
+            shape: create.shape.clone(),
+            ..WarmPodView::default()
+        };
+        self.warm_pods
+            .insert(create.key.clone(), WarmPodEntry::new(view, true, now));
+        self.touch_warm_pod(&create.key, now);
+    }
+
+    pub(super) fn unclaim(&mut self, uid: &str, key: &Key) {
+        if let Some(keys) = self.claims.get_mut(uid) {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.claims.remove(uid);
+                self.gone_sandboxes.remove(uid);
+            }
+        }
+    }
+
+    pub(super) fn forget_warm_pod(&mut self, key: &Key) {
+        self.retract(key);
+        let Some(entry) = self.warm_pods.remove(key) else {
+            return;
+        };
+        if let Some(place) = &entry.place {
+            self.ready.remove(place, key);
+        }
+        let pool = Key {
+            namespace: key.namespace.clone(),
+            name: entry.view.pool.clone(),
+        };
+        self.leave_class(&pool, key, entry.class, entry.view.identity.created);
+        if let Some(node) = entry.view.node.as_ref().and_then(|n| self.nodes.get_mut(n)) {
+            node.warm_pods.remove(key);
+        }
+        if let Claim::Sandbox(uid) = &entry.view.claim {
+            self.unclaim(uid, key);
+            self.touch_sandbox(uid);
+        }
+        if entry.in_flight.is_some() {
+            // Its answer is still to come; the sandbox is freed then.
+            self.dirty.pools.insert(pool);
+            return;
+        }
+        self.dirty.pods.insert(key.clone());
+        self.dirty.pools.insert(pool);
+    }
+
+    pub(super) fn observe_pods(&mut self, change: Change<PodView>, now: Timestamp) {
+        let (here, gone, listed) = split(change, || {
+            self.pods
+                .values()
+                .map(|p| (p.identity.key.clone(), p.identity.uid.clone()))
+                .collect()
+        });
+        for (key, uid) in gone {
+            if self.pods.get(&key).is_some_and(|p| p.identity.uid == uid) {
+                self.pods.remove(&key);
+                self.pod_changed(&key, now);
+            }
+        }
+        for view in here {
+            let key = view.identity.key.clone();
+            if self.pods.get(&key).is_some_and(|old| {
+                old.identity.uid == view.identity.uid
+                    && view.identity.revision < old.identity.revision
+            }) {
+                continue;
+            }
+            self.pods.insert(key.clone(), view);
+            let ours = self.pod_of(&key).is_some();
+            if let Some(entry) = self.warm_pods.get_mut(&key) {
+                entry.had_pod |= ours;
+            }
+            self.pod_changed(&key, now);
+        }
+        if listed {
+            self.mark_synced(Kind::Pod);
+        }
+    }
+
+    fn pod_changed(&mut self, key: &Key, now: Timestamp) {
+        self.dirty.pods.insert(key.clone());
+        self.touch_warm_pod(key, now);
+        if let Some(uid) = self
+            .warm_pods
+            .get(key)
+            .and_then(|e| e.sandbox().map(str::to_owned))
+        {
+            self.dirty.sandboxes.insert(uid);
+        }
+    }
+
+    pub(super) fn observe_pools(&mut self, change: Change<PoolView>, now: Timestamp) {
+        let (here, gone, listed) = split(change, || {
+            self.pools
+                .values()
+                .filter_map(|p| p.view.as_ref())
+                .map(|v| (v.identity.key.clone(), v.identity.uid.clone()))
+                .collect()
+        });
+        for (key, uid) in gone {
+            let Some(pool) = self.pools.get_mut(&key) else {
+                continue;
+            };
+            if pool.view.as_ref().is_none_or(|v| v.identity.uid != uid) {
+                continue;
+            }
+            pool.view = None;
+            self.pool_changed(&key, now);
+            if self
+                .pools
+                .get(&key)
+                .is_some_and(|p| p.members.iter().all(BTreeSet::is_empty))
+            {
+                self.pools.remove(&key);
+            }
+        }
+        for view in here {
+            let key = view.identity.key.clone();
+            let template = self.resolve_pool(&view);
+            let pool = self
+                .pools
+                .entry(key.clone())
+                .or_insert_with(|| PoolEntry::empty(now));
+            let respecified = pool
+                .view
+                .as_ref()
+                .is_none_or(|old| old.spec != view.spec || old.identity.uid != view.identity.uid);
+            pool.view = Some(view);
+            pool.template = template;
+            if respecified {
+                self.pool_changed(&key, now);
+            }
+            self.dirty.pools.insert(key);
+        }
+        if listed {
+            self.mark_synced(Kind::Pool);
+        }
+    }
+
+    /// After a change of what a pool wants: every pod of it may have changed class, and the sandboxes of its
+    /// shape their reason for waiting.
+    fn pool_changed(&mut self, key: &Key, now: Timestamp) {
+        let members: Vec<Key> = self
+            .pools
+            .get(key)
+            .into_iter()
+            .flat_map(|p| p.members.iter().flatten())
+            .map(|(_, k)| k.clone())
+            .collect();
+        for member in members {
+            self.touch_warm_pod(&member, now);
+        }
+        let waiting: Vec<String> = self
+            .waiting
+            .values()
+            .flatten()
+            .map(|(_, uid)| uid.clone())
+            .collect();
+        self.dirty.sandboxes.extend(waiting);
+        self.dirty.pools.insert(key.clone());
+    }
+
+    pub(super) fn observe_runtimes(&mut self, change: Change<RuntimeView>, now: Timestamp) {
+        let (here, gone, listed) = split(change, || {
+            self.runtimes
+                .values()
+                .map(|r| (r.identity.key.clone(), r.identity.uid.clone()))
+                .collect()
+        });
+        let mut changed = listed;
+        for (key, _) in gone {
+            changed |= self.runtimes.remove(&key).is_some();
+        }
+        for view in here {
+            let old = self
+                .runtimes
+                .insert(view.identity.key.clone(), view.clone());
+            changed |= old.is_none_or(|old| old.object.spec != view.object.spec);
+        }
+        if changed {
+            self.resolve_everything(now);
+        }
+        if listed {
+            self.mark_synced(Kind::Runtime);
+        }
+    }
+
+    pub(super) fn observe_profiles(&mut self, change: Change<ProfileView>, now: Timestamp) {
+        let (here, gone, listed) = split(change, || {
+            self.profiles
+                .values()
+                .map(|r| (r.identity.key.clone(), r.identity.uid.clone()))
+                .collect()
+        });
+        let mut changed = listed;
+        for (key, _) in gone {
+            changed |= self.profiles.remove(&key).is_some();
+        }
+        for view in here {
+            let old = self
+                .profiles
+                .insert(view.identity.key.clone(), view.clone());
+            changed |= old.is_none_or(|old| old.object.spec != view.object.spec);
+        }
+        if changed {
+            self.resolve_everything(now);
+        }
+        if listed {
+            self.mark_synced(Kind::Profile);
+        }
+    }
+
+    /// After a change of a runtime or profile. They change rarely, so every user is resolved again.
+    fn resolve_everything(&mut self, now: Timestamp) {
+        let unpublished: Vec<String> = self
+            .sandboxes
+            .iter()
+            .filter(|(_, e)| e.view.pod_name.is_none() && !e.view.is_final())
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in unpublished {
+            let Some(view) = self.sandboxes.get(&uid).map(|e| e.view.clone()) else {
+                continue;
+            };
+            let resolved = self.resolve_sandbox(&view);
+            if let Some(entry) = self.sandboxes.get_mut(&uid) {
+                entry.resolved = resolved;
+            }
+            self.touch_sandbox(&uid);
+        }
+        let views: Vec<PoolView> = self.pools.values().filter_map(|p| p.view.clone()).collect();
+        for view in views {
+            let template = self.resolve_pool(&view);
+            let key = view.identity.key;
+            if let Some(pool) = self.pools.get_mut(&key)
+                && pool.template != template
+            {
+                pool.template = template;
+                self.pool_changed(&key, now);
+            }
+        }
+    }
+
+    pub(super) fn observe_nodes(&mut self, change: Change<NodeView>, _now: Timestamp) {
+        let (here, gone, listed) = split(change, || {
+            self.nodes
+                .values()
+                .filter_map(|n| n.view.as_ref())
+                .map(|v| (v.identity.key.clone(), v.identity.uid.clone()))
+                .collect()
+        });
+        for (key, _) in gone {
+            if let Some(node) = self.nodes.get_mut(&key.name) {
+                node.view = None;
+                if node.streams.is_empty() && node.warm_pods.is_empty() {
+                    self.nodes.remove(&key.name);
+                }
+            }
+        }
+        for view in here {
+            let name = view.identity.key.name.clone();
+            self.nodes.entry(name.clone()).or_default().view = Some(view);
+            self.dirty.nodes.insert(name);
+        }
+        if listed {
+            self.mark_synced(Kind::Node);
+        }
+    }
+
+    pub(super) fn stream_opened(&mut self, node: &str, id: u64, now: Timestamp) {
+        let entry = self.nodes.entry(node.to_owned()).or_default();
+        entry.streams.insert(id);
+        entry.silent_since = None;
+        self.announce_all(node, id);
+        self.node_changed(node, now);
+    }
+
+    pub(super) fn stream_closed(&mut self, node: &str, id: u64, now: Timestamp) {
+        let Some(entry) = self.nodes.get_mut(node) else {
+            return;
+        };
+        if entry.streams.remove(&id) && entry.streams.is_empty() {
+            entry.silent_since = Some(now);
+            self.timer(
+                now.saturating_add(NODE_GRACE).unwrap_or(now),
+                Timer::Node(node.to_owned()),
+            );
+        }
+        self.node_changed(node, now);
+    }
+
+    fn node_changed(&mut self, node: &str, now: Timestamp) {
+        self.dirty.nodes.insert(node.to_owned());
+        let members: Vec<Key> = self
+            .nodes
+            .get(node)
+            .into_iter()
+            .flat_map(|n: &NodeEntry| n.warm_pods.iter().cloned())
+            .collect();
+        for key in members {
+            self.touch_warm_pod(&key, now);
+        }
+    }
+
+    pub(super) fn reported(&mut self, node: &str, report: NodeReport, now: Timestamp) {
+        let entry = self.nodes.entry(node.to_owned()).or_default();
+        let was_up = entry.is_up();
+        let refused: HashMap<_, _> = report
+            .refused
+            .iter()
+            .map(|r| {
+                (
+                    (r.warm_pod_uid.clone(), r.sandbox_uid.clone()),
+                    r.reason.as_str(),
+                )
+            })
+            .collect();
+        let news = refused.keys().any(|key| !entry.refused.contains_key(key));
+        entry.refused = refused
+            .into_iter()
+            .map(|(key, reason)| (key, reason.to_owned()))
+            .collect();
+        entry.report = Some(report);
+        if was_up != entry.is_up() || news {
+            self.node_changed(node, now);
+        }
+    }
+}
+
+impl PoolEntry {
+    pub(crate) fn empty(_now: Timestamp) -> Self {
+        Self {
+            view: None,
+            template: Err(pilotlight_common::reasons::Refusal::new(
+                pilotlight_common::reasons::Reason::NoWarmPool,
+                "the pool is gone",
+            )),
+            members: std::array::from_fn(|_| BTreeSet::new()),
+            busy: false,
+            not_before: Timestamp::MIN,
+            starving_since: None,
+        }
+    }
+
+    pub(crate) fn idle(&self) -> usize {
+        self.count(Class::Pending) + self.count(Class::Available)
+    }
+}

@@ -1,0 +1,276 @@
+//! The pod of a template: the security baseline, and nothing that a template does not say. Pure; called by
+//! [`crate::apply`].
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, EmptyDirVolumeSource, Pod, PodReadinessGate, PodSecurityContext,
+    PodSpec, ResourceRequirements, SeccompProfile, SecurityContext, Toleration, Volume,
+    VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use pilotlight_common::names::{
+    AGENT_READY, AGENT_READY_LABEL, CONTAINER, MANAGED_BY, MANAGED_BY_LABEL, POOL_LABEL,
+    PREPARED_CONDITION, SANDBOX_POD_LABEL, SHAPE_LABEL, SUBDOMAIN,
+};
+use pilotlight_common::resolve::PodTemplate;
+use pilotlight_common::stream::ObjectId;
+
+/// How far requests lie below limits.
+#[derive(Clone, Copy, Debug)]
+pub struct Overcommit {
+    /// CPU limit over CPU request.
+    pub cpu: f64,
+    /// Memory limit over memory request.
+    pub memory: f64,
+}
+
+/// Seconds a pod has to end by itself: it is single-use, and nothing in it is to be saved.
+const GRACE_SECONDS: i64 = 2;
+/// Seconds after which pods leave a node that cannot be reached; Kubernetes' own five minutes are a long time
+/// for something that is replaced in seconds.
+const UNREACHABLE_SECONDS: i64 = 30;
+
+/// Labels of a WarmPod and its pod.
+pub fn labels(pool: &str, shape: &str) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::from([
+        (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
+        (SHAPE_LABEL.to_owned(), shape.to_owned()),
+    ]);
+    // A label value is shorter than an object name can be.
+    if pool.len() <= 63 {
+        labels.insert(POOL_LABEL.to_owned(), pool.to_owned());
+    }
+    labels
+}
+
+/// The pod of a WarmPod.
+pub fn pod(
+    warm_pod: &ObjectId,
+    pool: &str,
+    template: &PodTemplate,
+    shape: &str,
+    overcommit: Overcommit,
+) -> Pod {
+    let mut labels = labels(pool, shape);
+    labels.insert(SANDBOX_POD_LABEL.to_owned(), "true".to_owned());
+    Pod {
+        metadata: ObjectMeta {
+            name: Some(warm_pod.name.clone()),
+            namespace: Some(warm_pod.namespace.clone()),
+            labels: Some(labels),
+            owner_references: Some(vec![OwnerReference {
+                api_version: "llmsafespace.dev/v1".into(),
+                kind: "WarmPod".into(),
+                name: warm_pod.name.clone(),
+                uid: warm_pod.uid.clone(),
+                controller: Some(true),
+                block_owner_deletion: Some(false),
+            }]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(spec(&warm_pod.name, template, overcommit)),
+        status: None,
+    }
+}
+
+fn spec(name: &str, template: &PodTemplate, overcommit: Overcommit) -> PodSpec {
+    let (volumes, mounts) = volumes(template);
+    PodSpec {
+        hostname: Some(name.to_owned()),
+        subdomain: Some(SUBDOMAIN.to_owned()),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        // The sandbox is the pod: a container that ended is started again in it.
+        restart_policy: Some("Always".into()),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        runtime_class_name: template.runtime_class.clone(),
+        node_selector: Some(BTreeMap::from([(
+            AGENT_READY_LABEL.to_owned(),
+            AGENT_READY.to_owned(),
+        )])),
+        readiness_gates: Some(vec![PodReadinessGate {
+            condition_type: PREPARED_CONDITION.into(),
+        }]),
+        tolerations: Some(
+            [
+                "node.kubernetes.io/unreachable",
+                "node.kubernetes.io/not-ready",
+            ]
+            .map(tolerate_briefly)
+            .to_vec(),
+        ),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(template.run_as_user),
+            run_as_group: Some(template.run_as_group),
+            fs_group: Some(template.run_as_group),
+            fs_group_change_policy: Some("OnRootMismatch".into()),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".into(),
+                localhost_profile: None,
+            }),
+            ..PodSecurityContext::default()
+        }),
+        containers: vec![Container {
+            name: CONTAINER.into(),
+            image: Some(template.image.clone()),
+            command: (!template.command.is_empty()).then(|| template.command.clone()),
+            resources: Some(resources(template, overcommit)),
+            volume_mounts: (!mounts.is_empty()).then_some(mounts),
+            security_context: Some(SecurityContext {
+                allow_privilege_escalation: Some(false),
+                privileged: Some(false),
+                read_only_root_filesystem: Some(template.read_only_root),
+                capabilities: Some(Capabilities {
+                    add: None,
+                    drop: Some(vec!["ALL".into()]),
+                }),
+                ..SecurityContext::default()
+            }),
+            ..Container::default()
+        }],
+        volumes: (!volumes.is_empty()).then_some(volumes),
+        ..PodSpec::default()
+    }
+}
+
+fn tolerate_briefly(taint: &str) -> Toleration {
+    Toleration {
+        key: Some(taint.into()),
+        operator: Some("Exists".into()),
+        effect: Some("NoExecute".into()),
+        toleration_seconds: Some(UNREACHABLE_SECONDS),
+        value: None,
+    }
+}
+
+fn resources(template: &PodTemplate, overcommit: Overcommit) -> ResourceRequirements {
+    let quantity = |text: String| Quantity(text);
+    let limits = BTreeMap::from([
+        ("cpu".to_owned(), quantity(template.cpu.to_string())),
+        ("memory".to_owned(), quantity(template.memory.to_string())),
+        (
+            "ephemeral-storage".to_owned(),
+            quantity(template.ephemeral_storage.to_string()),
+        ),
+    ]);
+    let mut requests = limits.clone();
+    requests.insert(
+        "cpu".to_owned(),
+        quantity(format!("{}m", shared(template.cpu.0, overcommit.cpu))),
+    );
+    requests.insert(
+        "memory".to_owned(),
+        quantity(shared(template.memory.0, overcommit.memory).to_string()),
+    );
+    // Ephemeral storage is a bound, not a reservation: most sandboxes write next to nothing.
+    requests.remove("ephemeral-storage");
+    requests.insert("ephemeral-storage".to_owned(), quantity("0".to_owned()));
+    ResourceRequirements {
+        limits: Some(limits),
+        requests: Some(requests),
+        claims: None,
+    }
+}
+
+/// `limit` over `factor`, at least 1.
+#[allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "limits are bounded well below 2^53, and the quotient lies between 1 and the limit"
+)]
+fn shared(limit: u64, factor: f64) -> u64 {
+    if factor <= 1.0 {
+        return limit;
+    }
+    ((limit as f64 / factor).ceil() as u64).clamp(1, limit.max(1))
+}
+
+/// An empty volume for each writable path, and a read-only view of one for each read-only path inside them.
+fn volumes(template: &PodTemplate) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let mut volumes = Vec::new();
+    let mut mounts = Vec::new();
+    for (number, path) in template.writable_paths.iter().enumerate() {
+        let name = format!("writable-{number}");
+        volumes.push(Volume {
+            name: name.clone(),
+            empty_dir: Some(EmptyDirVolumeSource {
+                medium: None,
+                size_limit: Some(Quantity(template.ephemeral_storage.to_string())),
+            }),
+            ..Volume::default()
+        });
+        mounts.push(VolumeMount {
+            name,
+            mount_path: path.clone(),
+            ..VolumeMount::default()
+        });
+    }
+    (volumes, mounts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pilotlight_common::kinds::SecurityLevel;
+    use pilotlight_common::quantity::{Bytes, MilliCpu};
+
+    fn template() -> PodTemplate {
+        PodTemplate {
+            namespace: "ns".into(),
+            image: "image".into(),
+            command: vec!["sleep".into()],
+            cpu: MilliCpu(500),
+            memory: Bytes(512 << 20),
+            ephemeral_storage: Bytes(1 << 30),
+            security_level: SecurityLevel::Standard,
+            runtime_class: None,
+            run_as_user: 1000,
+            run_as_group: 1000,
+            read_only_root: true,
+            writable_paths: vec!["/tmp".into(), "/workspace".into()],
+            read_only_paths: vec![],
+        }
+    }
+
+    #[test]
+    fn the_baseline_stands_whatever_the_template_says() {
+        let id = ObjectId {
+            namespace: "ns".into(),
+            name: "pool-1".into(),
+            uid: "u".into(),
+        };
+        let pod = pod(
+            &id,
+            "pool",
+            &template(),
+            "shape",
+            Overcommit {
+                cpu: 2.0,
+                memory: 1.0,
+            },
+        );
+        let spec = pod.spec.unwrap();
+        assert_eq!(spec.automount_service_account_token, Some(false));
+        assert_eq!(spec.enable_service_links, Some(false));
+        let context = spec.security_context.unwrap();
+        assert_eq!(context.run_as_non_root, Some(true));
+        assert_eq!(context.seccomp_profile.unwrap().type_, "RuntimeDefault");
+        let container = &spec.containers[0];
+        let security = container.security_context.as_ref().unwrap();
+        assert_eq!(security.allow_privilege_escalation, Some(false));
+        assert_eq!(security.read_only_root_filesystem, Some(true));
+        assert_eq!(
+            security.capabilities.as_ref().unwrap().drop,
+            Some(vec!["ALL".to_owned()])
+        );
+        let resources = container.resources.as_ref().unwrap();
+        assert_eq!(resources.requests.as_ref().unwrap()["cpu"].0, "250m");
+        assert_eq!(resources.limits.as_ref().unwrap()["cpu"].0, "500m");
+        assert_eq!(spec.volumes.unwrap().len(), 2);
+        assert_eq!(pod.metadata.owner_references.unwrap()[0].uid, "u");
+    }
+}

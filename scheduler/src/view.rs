@@ -1,0 +1,341 @@
+//! What the index keeps of each object: only the fields that a decision reads.
+//!
+//! The watches turn every object into its view before they hand it on, so that 100,000 warm pods fit into
+//! memory and no decision can come to depend on a field that is not here.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::core::PartialObjectMeta;
+use kube::{Resource, ResourceExt};
+use pilotlight_common::kinds::{
+    Condition, RETIRED_PREFIX, RuntimeEnvironment, Sandbox, SandboxPhase, SandboxProfile,
+    SandboxSpec, WarmPod, WarmPodPhase, WarmPool, WarmPoolSpec, WarmPoolStatus,
+};
+use pilotlight_common::names::{
+    AGENT_READY, AGENT_READY_LABEL, MANAGED_BY, MANAGED_BY_LABEL, WARM_POD_KIND,
+};
+use pilotlight_common::stream::ObjectId;
+
+/// Namespace and name of an object; the namespace is empty for cluster-wide kinds.
+#[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Key {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl Key {
+    /// The key of any object.
+    pub fn of<K: Resource>(object: &K) -> Self {
+        Self {
+            namespace: object.meta().namespace.clone().unwrap_or_default(),
+            name: object.meta().name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// The identity of the object of this key that has `uid`.
+    pub fn with_uid(&self, uid: &str) -> ObjectId {
+        ObjectId {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            uid: uid.to_owned(),
+        }
+    }
+}
+
+impl From<&ObjectId> for Key {
+    fn from(id: &ObjectId) -> Self {
+        Self {
+            namespace: id.namespace.clone(),
+            name: id.name.clone(),
+        }
+    }
+}
+
+/// An object the index keeps a view of.
+pub trait View: Sized {
+    /// Namespace and name.
+    fn key(&self) -> &Key;
+    /// UID.
+    fn uid(&self) -> &str;
+    /// Revision of the cluster's store at which this was the object; 0 where it cannot be read as a number.
+    fn revision(&self) -> u64;
+}
+
+/// Metadata common to all views.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Identity {
+    /// Namespace and name.
+    pub key: Key,
+    /// UID.
+    pub uid: String,
+    /// See [`View::revision`].
+    pub revision: u64,
+    /// When the object was created.
+    pub created: Timestamp,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+}
+
+impl Identity {
+    fn of<K: Resource>(object: &K) -> Self {
+        Self {
+            key: Key::of(object),
+            uid: object.uid().unwrap_or_default(),
+            revision: object
+                .meta()
+                .resource_version
+                .as_deref()
+                .and_then(|v| v.parse().ok())
+                .unwrap_or(0),
+            created: object
+                .meta()
+                .creation_timestamp
+                .as_ref()
+                .map_or(Timestamp::UNIX_EPOCH, |t| t.0),
+            deleting: object.meta().deletion_timestamp.is_some(),
+        }
+    }
+
+    /// Identity for messages and writes.
+    pub fn object_id(&self) -> ObjectId {
+        self.key.with_uid(&self.uid)
+    }
+}
+
+macro_rules! views {
+    ($($view:ty),*) => {$(
+        impl View for $view {
+            fn key(&self) -> &Key { &self.identity.key }
+            fn uid(&self) -> &str { &self.identity.uid }
+            fn revision(&self) -> u64 { self.identity.revision }
+        }
+    )*};
+}
+views!(
+    SandboxView,
+    WarmPodView,
+    PoolView,
+    PodView,
+    RuntimeView,
+    ProfileView,
+    NodeView
+);
+
+/// A Sandbox.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SandboxView {
+    /// Metadata.
+    pub identity: Identity,
+    /// What is asked for.
+    pub spec: SandboxSpec,
+    /// Phase, where one was written.
+    pub phase: Option<SandboxPhase>,
+    /// Pod it is published on.
+    pub pod_name: Option<String>,
+    /// When it became Running.
+    pub started: Option<Timestamp>,
+    /// Conditions as written.
+    pub conditions: Vec<Condition>,
+}
+
+impl From<Sandbox> for SandboxView {
+    fn from(sandbox: Sandbox) -> Self {
+        let identity = Identity::of(&sandbox);
+        let started = sandbox.started_at();
+        let status = sandbox.status.unwrap_or_default();
+        Self {
+            identity,
+            spec: sandbox.spec,
+            phase: status.phase,
+            pod_name: status.pod_name,
+            started,
+            conditions: status.conditions.unwrap_or_default(),
+        }
+    }
+}
+
+impl SandboxView {
+    /// Whether it reached a phase that it never leaves.
+    pub fn is_final(&self) -> bool {
+        self.phase.is_some_and(SandboxPhase::is_final)
+    }
+}
+
+/// Whom a warm pod belongs to.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum Claim {
+    /// Nobody yet.
+    #[default]
+    Free,
+    /// The Sandbox of this UID.
+    Sandbox(String),
+    /// Nobody, ever: taken out of service before its deletion.
+    Retired,
+}
+
+/// A WarmPod.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WarmPodView {
+    /// Metadata.
+    pub identity: Identity,
+    /// Name of its pool, in the same namespace.
+    pub pool: String,
+    /// Hash of its pod's shape.
+    pub shape: String,
+    /// Phase, where one was written.
+    pub phase: Option<WarmPodPhase>,
+    /// Node of its pod.
+    pub node: Option<String>,
+    /// When it became ready.
+    pub ready_at: Option<Timestamp>,
+    /// Whom it belongs to.
+    pub claim: Claim,
+    /// When it was assigned.
+    pub assigned_at: Option<Timestamp>,
+    /// Name of the Sandbox it belongs to.
+    pub sandbox_name: Option<String>,
+}
+
+impl From<WarmPod> for WarmPodView {
+    fn from(pod: WarmPod) -> Self {
+        let identity = Identity::of(&pod);
+        let status = pod.status.unwrap_or_default();
+        let claim = match status.assigned_to {
+            None => Claim::Free,
+            Some(owner) if owner.starts_with(RETIRED_PREFIX) => Claim::Retired,
+            Some(uid) => Claim::Sandbox(uid),
+        };
+        Self {
+            identity,
+            pool: pod.spec.pool_ref.name,
+            shape: pod.spec.shape.unwrap_or_default(),
+            phase: status.phase,
+            node: status.node_name,
+            ready_at: status.ready_at.map(|t| t.0),
+            claim,
+            assigned_at: status.assigned_at.map(|t| t.0),
+            sandbox_name: status.sandbox_name,
+        }
+    }
+}
+
+/// A WarmPool.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PoolView {
+    /// Metadata.
+    pub identity: Identity,
+    /// What is asked for.
+    pub spec: WarmPoolSpec,
+    /// Status as written.
+    pub status: WarmPoolStatus,
+}
+
+impl From<WarmPool> for PoolView {
+    fn from(pool: WarmPool) -> Self {
+        Self {
+            identity: Identity::of(&pool),
+            spec: pool.spec,
+            status: pool.status.unwrap_or_default(),
+        }
+    }
+}
+
+/// A pod this project created.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PodView {
+    /// Metadata.
+    pub identity: Identity,
+    /// UID of the WarmPod that owns it.
+    pub warm_pod: Option<String>,
+    /// Whether it carries this project's label.
+    pub managed: bool,
+    /// Why it can no longer run, where its containers have ended.
+    pub ended: Option<String>,
+}
+
+impl From<Pod> for PodView {
+    fn from(pod: Pod) -> Self {
+        let identity = Identity::of(&pod);
+        let warm_pod = pod
+            .owner_references()
+            .iter()
+            .find(|o| o.kind == WARM_POD_KIND && o.api_version.starts_with("llmsafespace.dev/"))
+            .map(|o| o.uid.clone());
+        let managed = pod
+            .labels()
+            .get(MANAGED_BY_LABEL)
+            .is_some_and(|v| v == MANAGED_BY);
+        let status = pod.status.unwrap_or_default();
+        let ended = match status.phase.as_deref() {
+            Some("Failed" | "Succeeded") => {
+                Some(status.reason.unwrap_or_else(|| "ContainersEnded".into()))
+            }
+            _ => None,
+        };
+        Self {
+            identity,
+            warm_pod,
+            managed,
+            ended,
+        }
+    }
+}
+
+/// A RuntimeEnvironment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RuntimeView {
+    /// Metadata.
+    pub identity: Identity,
+    /// The object, for [`pilotlight_common::resolve`].
+    pub object: RuntimeEnvironment,
+}
+
+impl From<RuntimeEnvironment> for RuntimeView {
+    fn from(object: RuntimeEnvironment) -> Self {
+        Self {
+            identity: Identity::of(&object),
+            object,
+        }
+    }
+}
+
+/// A SandboxProfile.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProfileView {
+    /// Metadata.
+    pub identity: Identity,
+    /// The object, for [`pilotlight_common::resolve`].
+    pub object: SandboxProfile,
+}
+
+impl From<SandboxProfile> for ProfileView {
+    fn from(object: SandboxProfile) -> Self {
+        Self {
+            identity: Identity::of(&object),
+            object,
+        }
+    }
+}
+
+/// A node.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct NodeView {
+    /// Metadata.
+    pub identity: Identity,
+    /// Whether it carries the label that sandbox pods select.
+    pub labelled: bool,
+}
+
+impl From<PartialObjectMeta<Node>> for NodeView {
+    fn from(node: PartialObjectMeta<Node>) -> Self {
+        Self {
+            identity: Identity::of(&node),
+            labelled: node
+                .labels()
+                .get(AGENT_READY_LABEL)
+                .is_some_and(|v| v == AGENT_READY),
+        }
+    }
+}
