@@ -48,7 +48,21 @@ impl From<Install> for InstallOptions {
     }
 }
 
-fn main() -> Result<ExitCode> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        // The causes in one line each; a backtrace of this program helps nobody here.
+        Err(error) => {
+            eprintln!("\nerror: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  because: {cause}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
     match Args::parse().command {
         Command::Up(options) => {
             let installation = install(&options.into())?;
