@@ -58,6 +58,7 @@ pub(crate) fn remove(plan: &Plan) -> Result<()> {
     cgroup::remove(&plan.cgroup_prefix())?;
     unmount_below(&plan.dir)?;
     if plan.dir.exists() {
+        say("removing files");
         fs::remove_dir_all(&plan.dir).map_err(Error::io("remove", &plan.dir))?;
     }
     let Some(state) = state else { return Ok(()) };
