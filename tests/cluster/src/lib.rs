@@ -38,5 +38,4 @@ pub use operate::ComponentHandle;
 pub use plan::{MAX_INSTANCE, Plan};
 pub use target::{Choice, Target, choose};
 pub use tools::Tools;
-pub use tools::program;
 pub use up::UpOptions;

@@ -10,8 +10,9 @@ use crate::error::{Error, Result};
 use crate::operate::ComponentHandle;
 use crate::progress::say;
 use crate::state::State;
+use crate::tools::Tools;
 use crate::up::UpOptions;
-use crate::{cache, files, tools};
+use crate::{cache, files};
 
 /// The kind cluster's name.
 const KIND_NAME: &str = "pilotlight";
@@ -111,7 +112,7 @@ impl Target {
     pub fn tool(&self, name: &str) -> Result<PathBuf> {
         match self {
             Self::Local(cluster) => cluster.tool(name),
-            Self::Given(_) | Self::Kind(_) => find(name).map_or_else(|| tools::program(name), Ok),
+            Self::Given(_) | Self::Kind(_) => find(name).map_or_else(|| Tools::only(name), Ok),
         }
     }
 

@@ -124,23 +124,6 @@ const HELM: Module = Module {
     first_time: "2 minutes",
 };
 
-/// The path of one program, building only the module that makes it: for a cluster that is not the local one.
-pub fn program(name: &str) -> Result<PathBuf> {
-    let module = [&KUBERNETES, &ETCD, &CONTAINERD, &CNI, &COREDNS, &HELM]
-        .into_iter()
-        .find(|module| {
-            module
-                .packages
-                .iter()
-                .any(|package| package.rsplit('/').next() == Some(name))
-        })
-        .ok_or_else(|| Error::Unsupported {
-            what: format!("no tool `{name}`"),
-            remedy: "put it in PATH".into(),
-        })?;
-    Ok(module.built(&packages::go_version()?)?.join(name))
-}
-
 /// Where the built programs lie.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tools {
