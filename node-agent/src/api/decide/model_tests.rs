@@ -1,0 +1,315 @@
+//! Random lives of a node: whatever comes in whatever order, some things never happen and some always do in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use pilotlight_common::stream::StreamMessage;
+use proptest::prelude::*;
+
+use super::fixtures::{assignment, at, confined, facts, inspection, uid};
+use super::*;
+use crate::api::facts::PodPhase;
+
+/// One thing that happens. Pods and sandboxes are few, so that they meet.
+#[derive(Clone, Debug)]
+enum Step {
+    Pod(u8, Life),
+    PodGone(u8),
+    Assign(u8, u8, u8),
+    Release(u8, u8, u8),
+    Snapshot(u8, Vec<(u8, u8)>),
+    Disconnect(u8),
+    Forget(u8),
+    Answer(usize, Luck),
+    Wait(u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Life {
+    Running,
+    NotReady,
+    Restarted,
+    Terminating,
+    Privileged,
+    Over,
+}
+
+/// How the world answers an action.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Luck {
+    Good,
+    Unconfined,
+    /// It arrived, and the answer was lost.
+    Lost,
+    Bad,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let pod = 1u8..4;
+    let sandbox = 1u8..4;
+    let replica = 0u8..2;
+    let life = prop_oneof![
+        5 => Just(Life::Running),
+        1 => Just(Life::NotReady),
+        1 => Just(Life::Restarted),
+        1 => Just(Life::Terminating),
+        1 => Just(Life::Privileged),
+        1 => Just(Life::Over),
+    ];
+    let luck = prop_oneof![
+        5 => Just(Luck::Good),
+        1 => Just(Luck::Unconfined),
+        1 => Just(Luck::Lost),
+        1 => Just(Luck::Bad),
+    ];
+    let step = prop_oneof![
+        4 => (pod.clone(), life).prop_map(|(p, l)| Step::Pod(p, l)),
+        1 => pod.clone().prop_map(Step::PodGone),
+        4 => (replica.clone(), pod.clone(), sandbox.clone()).prop_map(|(r, p, s)| Step::Assign(r, p, s)),
+        1 => (replica.clone(), pod.clone(), sandbox.clone()).prop_map(|(r, p, s)| Step::Release(r, p, s)),
+        1 => (replica.clone(), proptest::collection::vec((pod, sandbox), 0..4)).prop_map(|(r, l)| Step::Snapshot(r, l)),
+        1 => replica.clone().prop_map(Step::Disconnect),
+        1 => replica.prop_map(Step::Forget),
+        8 => (any::<usize>(), luck).prop_map(|(n, l)| Step::Answer(n, l)),
+        3 => (1u64..4000).prop_map(Step::Wait),
+    ];
+    proptest::collection::vec(step, 1..120)
+}
+
+/// The API server and `host`, as the agent sees them.
+struct World {
+    state: State,
+    time: Time,
+    /// What was asked for and is not answered yet.
+    pending: Vec<Action>,
+    /// Pod that each sandbox was published on, by the API server's rule that this is set once.
+    published: BTreeMap<String, String>,
+    /// Sandbox that each pod (by UID of its warm pod) was published for.
+    serves: BTreeMap<String, BTreeSet<String>>,
+    /// Pods as they are now, and whether `host` last called them confined since they last changed.
+    pods: BTreeMap<u8, (PodFacts, bool)>,
+    /// Pods that were deleted: no UID comes back.
+    deleted: BTreeSet<u8>,
+}
+
+fn replica(n: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n], 8443))
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self {
+            state: State::default(),
+            time: at(0),
+            pending: Vec::new(),
+            published: BTreeMap::new(),
+            serves: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            deleted: BTreeSet::new(),
+        };
+        world.event(Event::PodsListed([].into()));
+        world
+    }
+
+    fn event(&mut self, event: Event) {
+        let now = Now {
+            time: self.time,
+            wall: jiff::Timestamp::UNIX_EPOCH,
+        };
+        for action in self.state.step(event, now) {
+            self.check(&action);
+            self.pending.push(action);
+        }
+    }
+
+    /// What never happens.
+    fn check(&mut self, action: &Action) {
+        let Action::Publish(assignment) = action else {
+            return;
+        };
+        let number = assignment
+            .pod_name
+            .trim_start_matches("wp-")
+            .parse()
+            .unwrap();
+        let (facts, confined) = &self.pods[&number];
+        assert!(
+            confined,
+            "a pod that host did not call confined was published"
+        );
+        assert!(!facts.terminating && facts.containers_ready);
+        assert_eq!(facts.phase, PodPhase::Running);
+        assert_eq!(facts.asks_unconfined, None);
+        let served = self
+            .serves
+            .entry(assignment.warm_pod.uid.clone())
+            .or_default();
+        served.insert(assignment.sandbox.uid.clone());
+        assert_eq!(served.len(), 1, "a pod was published for two sandboxes");
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Pod(n, _) if self.deleted.contains(&n) => {}
+            Step::Pod(n, life) => {
+                let mut facts = facts(n);
+                match life {
+                    Life::Running => {}
+                    Life::NotReady => facts.containers_ready = false,
+                    Life::Restarted => {
+                        facts.running = ["c2".to_owned()].into();
+                        facts.known = ["c1".to_owned(), "c2".to_owned()].into();
+                    }
+                    Life::Terminating => facts.terminating = true,
+                    Life::Privileged => facts.asks_unconfined = Some("privileged"),
+                    Life::Over => facts.phase = PodPhase::Over,
+                }
+                let before = self.pods.get(&n);
+                let same = before.is_some_and(|(old, _)| {
+                    old.running == facts.running && old.phase == facts.phase
+                });
+                let confined = same && before.is_some_and(|(_, confined)| *confined);
+                self.pods.insert(n, (facts.clone(), confined));
+                self.event(Event::Pod(Box::new(facts)));
+            }
+            Step::PodGone(n) => {
+                self.pods.remove(&n);
+                self.deleted.insert(n);
+                self.event(Event::PodGone(uid(n)));
+            }
+            Step::Assign(r, p, s) => self.hear(
+                r,
+                StreamMessage::Assign {
+                    assignment: assignment(p, s),
+                },
+            ),
+            Step::Release(r, p, s) => {
+                let assignment = assignment(p, s);
+                self.hear(
+                    r,
+                    StreamMessage::Release {
+                        warm_pod: assignment.warm_pod,
+                        sandbox_uid: assignment.sandbox.uid,
+                    },
+                );
+            }
+            Step::Snapshot(r, list) => {
+                let assignments = list.into_iter().map(|(p, s)| assignment(p, s)).collect();
+                self.hear(r, StreamMessage::Snapshot { assignments });
+            }
+            Step::Disconnect(r) => self.event(Event::Disconnected(replica(r))),
+            Step::Forget(r) => self.event(Event::Forgotten(replica(r))),
+            Step::Answer(n, luck) => {
+                if !self.pending.is_empty() {
+                    let action = self.pending.remove(n % self.pending.len());
+                    self.answer(action, luck);
+                }
+            }
+            Step::Wait(millis) => {
+                self.time += Duration::from_millis(millis);
+                self.event(Event::Wake);
+            }
+        }
+    }
+
+    fn hear(&mut self, r: u8, message: StreamMessage) {
+        self.event(Event::Stream(replica(r), message));
+    }
+
+    fn answer(&mut self, action: Action, luck: Luck) {
+        let event = match action {
+            Action::Inspect(_) | Action::Sample(_) if luck == Luck::Bad => match action {
+                Action::Inspect(_) => Event::Inspected(Err("down".into())),
+                _ => Event::Sampled(Err("down".into())),
+            },
+            Action::Sample(_) => Event::Sampled(Ok(vec![])),
+            Action::Inspect(uids) => {
+                let mut seen = Vec::new();
+                for (n, (facts, confined_now)) in &mut self.pods {
+                    if !uids.contains(&facts.uid) {
+                        continue;
+                    }
+                    let mut inspection = match luck {
+                        Luck::Unconfined => inspection(*n, 2, Some(7)),
+                        _ => confined(*n),
+                    };
+                    inspection.containers[0].id = facts.running.iter().next().unwrap().clone();
+                    *confined_now |= luck != Luck::Unconfined;
+                    seen.push(inspection);
+                }
+                Event::Inspected(Ok(seen))
+            }
+            Action::Publish(assignment) => {
+                let sandbox = assignment.sandbox.uid.clone();
+                if luck != Luck::Bad {
+                    self.published
+                        .entry(sandbox.clone())
+                        .or_insert(assignment.pod_name.clone());
+                }
+                let attempt = if matches!(luck, Luck::Bad | Luck::Lost) {
+                    Attempt::Failed
+                } else {
+                    self.stands(&assignment)
+                };
+                Event::Attempted(key(&assignment), attempt)
+            }
+            Action::Look(assignment) => {
+                let attempt = if luck == Luck::Bad {
+                    Attempt::Failed
+                } else {
+                    self.stands(&assignment)
+                };
+                Event::Attempted(key(&assignment), attempt)
+            }
+            Action::Write(write) => {
+                let outcome = match luck {
+                    Luck::Good => Outcome::Done,
+                    _ => Outcome::Failed,
+                };
+                Event::Wrote(write, outcome)
+            }
+            Action::CountPublished(_) | Action::CountRefused(_) | Action::CountCpu(_) => return,
+        };
+        self.event(event);
+    }
+
+    fn stands(&self, assignment: &Assignment) -> Attempt {
+        match self.published.get(&assignment.sandbox.uid) {
+            None => Attempt::Unpublished,
+            Some(pod) if *pod == assignment.pod_name => Attempt::Published,
+            Some(_) => Attempt::Refused(
+                pilotlight_common::stream::AgentRefusal::PublishedElsewhere,
+                String::new(),
+            ),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn nothing_unprepared_is_published_and_every_assignment_ends(steps in steps()) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+        // From here on the world is kind: what is asked is answered, and time passes.
+        for _ in 0..200 {
+            for action in std::mem::take(&mut world.pending) {
+                world.answer(action, Luck::Good);
+            }
+            if world.pending.iter().all(|a| matches!(a, Action::CountCpu(_))) {
+                world.time = world.time.max(world.state.wake());
+                world.event(Event::Wake);
+            }
+        }
+        prop_assert!(!world.state.summary().busy, "{:?}", world.state.assignments);
+        // What the agent takes for published is published, on its own pod.
+        for (key, entry) in &world.state.assignments.entries {
+            if entry.stage == Stage::Published {
+                prop_assert_eq!(world.published.get(&key.1), Some(&entry.assignment.pod_name));
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! What goes into a decision and what comes out of it. Used by [`super`], [`crate::api::engine`] and [`crate::api::apply`].
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use pilotlight_common::stream::{AgentRefusal, Assignment, ObjectId, StreamMessage};
+
+use super::{Key, Replica, Time, Usage};
+use crate::api::facts::PodFacts;
+use crate::protocol::{PodInspection, PodUid, PodUsage};
+
+/// The two clocks at one instant.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Since the process started.
+    pub time: Time,
+    /// The wall clock, to compare with the scheduler's.
+    pub wall: Timestamp,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A pod is there or changed.
+    Pod(Box<PodFacts>),
+    /// A pod is gone.
+    PodGone(PodUid),
+    /// A list was complete: these pods are there and no other.
+    PodsListed(BTreeSet<PodUid>),
+    /// A scheduler replica said something.
+    Stream(Replica, StreamMessage),
+    /// A replica's stream ended.
+    Disconnected(Replica),
+    /// A replica is gone for good.
+    Forgotten(Replica),
+    /// `host` looked at pods, or why it did not.
+    Inspected(Result<Vec<PodInspection>, String>),
+    /// `host` sampled usage, or why it did not.
+    Sampled(Result<Vec<PodUsage>, String>),
+    /// A look at, or a publication of, an assignment ended.
+    Attempted(Key, Attempt),
+    /// A write ended.
+    Wrote(Write, Outcome),
+    /// The process was told to stop.
+    Stop,
+    /// Time passed.
+    Wake,
+}
+
+/// How a look at a Sandbox, or its publication, ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Attempt {
+    /// It is published on our pod.
+    Published,
+    /// It is published nowhere (only of a look).
+    Unpublished,
+    /// It is not ours to publish.
+    Refused(AgentRefusal, String),
+    /// It is not known whether anything was written.
+    Failed,
+}
+
+/// How a write ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// The object says what it must.
+    Done,
+    /// The object is gone.
+    Gone,
+    /// Worth another try.
+    Failed,
+}
+
+/// One write of the background lane.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Write {
+    /// The pod's condition.
+    Condition {
+        /// The pod.
+        pod: ObjectId,
+        /// Status of the condition.
+        status: bool,
+        /// Its reason.
+        reason: &'static str,
+        /// Its message.
+        message: String,
+    },
+    /// The WarmPod's phase: Ready or Pending.
+    WarmPod {
+        /// The WarmPod.
+        warm_pod: ObjectId,
+        /// Its pod.
+        pod: ObjectId,
+        /// Whether Ready.
+        ready: bool,
+    },
+    /// The WarmPod's heartbeat.
+    Heartbeat {
+        /// The WarmPod.
+        warm_pod: ObjectId,
+        /// Its pod.
+        pod: ObjectId,
+    },
+    /// What a sandbox uses.
+    Usage {
+        /// The Sandbox.
+        sandbox: ObjectId,
+        /// Its pod.
+        pod: ObjectId,
+        /// What it uses.
+        usage: Usage,
+    },
+}
+
+impl Write {
+    /// The pod it is about.
+    pub fn pod(&self) -> &ObjectId {
+        match self {
+            Self::Condition { pod, .. }
+            | Self::WarmPod { pod, .. }
+            | Self::Heartbeat { pod, .. }
+            | Self::Usage { pod, .. } => pod,
+        }
+    }
+}
+
+/// What to do.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// Ask `host` to look at pods.
+    Inspect(Vec<PodUid>),
+    /// Ask `host` what pods use.
+    Sample(Vec<PodUid>),
+    /// Read the Sandbox: is it published?
+    Look(Assignment),
+    /// Publish the Sandbox on its pod.
+    Publish(Assignment),
+    /// Write something that can wait.
+    Write(Write),
+    /// Count a publication that took so long since the assignment was heard of.
+    CountPublished(Duration),
+    /// Count a refusal.
+    CountRefused(AgentRefusal),
+    /// Add CPU time of sandboxes, in microseconds.
+    CountCpu(u64),
+}
+
+/// Numbers for the metrics.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Summary {
+    /// Managed pods on the node.
+    pub pods: usize,
+    /// Those of them that a sandbox can be published on.
+    pub prepared: usize,
+    /// Live assignments.
+    pub assignments: usize,
+    /// Scheduler replicas whose stream is up.
+    pub replicas: usize,
+    /// Working set of all managed pods, in bytes.
+    pub memory_bytes: u64,
+    /// Whether assignments are on their way.
+    pub busy: bool,
+}
