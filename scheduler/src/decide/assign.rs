@@ -14,6 +14,15 @@ pub(super) fn assign(index: &mut Index, now: Timestamp, actions: &mut Vec<Action
             actions.push(Action::Assign(assign));
         }
         count_misses(index, &shape);
+        // Whoever is left waits for pods that a pool has to make.
+        if index.waiting.contains_key(&shape) {
+            let pools = index
+                .pools_of_shape
+                .get(&shape)
+                .cloned()
+                .unwrap_or_default();
+            index.dirty.pools.extend(pools);
+        }
     }
 }
 

@@ -142,11 +142,12 @@ fn unpublished(index: &Index, entry: &SandboxEntry, now: Timestamp) -> Option<Wa
         return None;
     }
     let namespace = &entry.view.identity.key.namespace;
-    let pool = index.pools.iter().find(|(key, pool)| {
-        key.namespace == *namespace && pool.view.is_some() && pool.shape() == Some(shape)
-    });
+    let pool = index
+        .pools_of_shape
+        .get(shape)
+        .and_then(|keys| keys.first());
     let (reason, message) = match pool {
-        Some((key, _)) => (
+        Some(key) => (
             Reason::WaitingForWarmPod,
             format!(
                 "no pod of WarmPool {} is ready; the sandbox gets the next one",

@@ -23,7 +23,7 @@ pub(super) fn size(index: &mut Index, key: &Key, now: Timestamp, actions: &mut V
     let Some(pool) = index.pools.get(key) else {
         return;
     };
-    let Some(plan) = plan(pool, waiting(index, pool)) else {
+    let Some(plan) = plan(pool, waiting(index, key, pool)) else {
         return;
     };
     retire(index, key, &plan, now, actions);
@@ -42,10 +42,21 @@ pub(super) fn size(index: &mut Index, key: &Key, now: Timestamp, actions: &mut V
     create(index, key, plan.create, now, actions);
 }
 
-/// Sandboxes that wait for pods of this pool's shape.
-fn waiting(index: &Index, pool: &PoolEntry) -> usize {
-    pool.shape()
-        .and_then(|shape| index.waiting.get(shape))
+/// Sandboxes that wait for pods this pool has to make: of several pools of a shape, the first one does.
+fn waiting(index: &Index, key: &Key, pool: &PoolEntry) -> usize {
+    let Some(shape) = pool.shape() else {
+        return 0;
+    };
+    let first = index
+        .pools_of_shape
+        .get(shape)
+        .and_then(|keys| keys.first());
+    if first != Some(key) {
+        return 0;
+    }
+    index
+        .waiting
+        .get(shape)
         .map_or(0, std::collections::BTreeSet::len)
 }
 

@@ -3,7 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use pilotlight_common::kinds::SandboxPhase;
-use pilotlight_common::stream::ObjectId;
+use pilotlight_common::stream::{AgentRefusal, ObjectId};
 
 use crate::action::Action;
 use crate::index::{Class, Index, POD_LAG, Timer};
@@ -59,12 +59,10 @@ fn owned(index: &mut Index, key: &Key, uid: &str, now: Timestamp) -> Option<Acti
         || sandbox.view.phase == Some(SandboxPhase::Terminating)
         || sandbox.view.identity.deleting;
     let published_here = sandbox.view.pod_name.as_ref().map(|pod| *pod == key.name);
-    // A silent agent may still publish; its pod goes only once the sandbox runs elsewhere.
-    let given_up = published_here.is_none()
-        && entry
-            .refused
-            .as_ref()
-            .is_some_and(|reason| reason != "AgentSilent");
+    // Only an agent that can never publish any more is believed at once. One that is silent, or found the pod
+    // unprepared, may have a publication on its way: its pod goes once the sandbox runs elsewhere. (The model
+    // in tests/model loses a running sandbox's pod without this.)
+    let given_up = published_here.is_none() && entry.refused.as_deref().is_some_and(is_definite);
     if over || published_here == Some(false) || given_up {
         return Some(Action::Remove {
             warm_pod,
@@ -81,6 +79,17 @@ fn owned(index: &mut Index, key: &Key, uid: &str, now: Timestamp) -> Option<Acti
         index.timer(due, Timer::WarmPod(key.clone()));
     }
     None
+}
+
+/// Whether an agent that refused for this reason can never publish the assignment again.
+fn is_definite(reason: &str) -> bool {
+    [
+        AgentRefusal::PodGone,
+        AgentRefusal::PublishedElsewhere,
+        AgentRefusal::SandboxGone,
+    ]
+    .iter()
+    .any(|r| r.as_str() == reason)
 }
 
 /// An idle warm pod goes when its pod or its pool is gone, or when it is too old.

@@ -4,7 +4,9 @@
 //! Every change marks what it touched as dirty, and a decision looks at dirty things only, so that its cost
 //! does not grow with the cluster.
 
+mod agents;
 mod announce;
+mod catalog;
 mod done;
 mod entries;
 mod observe;
@@ -19,9 +21,10 @@ use pilotlight_common::resolve::Defaults;
 use crate::action::{Action, EventNote};
 use crate::input::Input;
 use crate::view::{Key, NodeView, PodView, ProfileView, RuntimeView};
+pub(crate) use agents::NODE_GRACE;
 pub use announce::Notice;
 pub use entries::{Class, NodeEntry, PoolEntry, SandboxEntry, WarmPodEntry};
-pub(crate) use observe::{NODE_GRACE, POD_LAG, WAITING_AFTER};
+pub(crate) use observe::{POD_LAG, WAITING_AFTER};
 use ready::ReadyQueues;
 
 /// What the installation decides about the scheduler.
@@ -101,6 +104,8 @@ pub struct Index {
     pub(crate) warm_pods: HashMap<Key, WarmPodEntry>,
     pub(crate) pods: HashMap<Key, PodView>,
     pub(crate) pools: HashMap<Key, PoolEntry>,
+    /// Pools by the shape they keep; of several, the first is the one that makes pods for waiting sandboxes.
+    pub(crate) pools_of_shape: HashMap<String, BTreeSet<Key>>,
     pub(crate) runtimes: BTreeMap<Key, RuntimeView>,
     pub(crate) profiles: HashMap<Key, ProfileView>,
     pub(crate) nodes: HashMap<String, NodeEntry>,
@@ -151,6 +156,7 @@ impl Index {
             warm_pods: HashMap::new(),
             pods: HashMap::new(),
             pools: HashMap::new(),
+            pools_of_shape: HashMap::new(),
             runtimes: BTreeMap::new(),
             profiles: HashMap::new(),
             nodes: HashMap::new(),

@@ -1,31 +1,23 @@
 //! How objects and agents change the index. Called by [`Index::handle`] only.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 
 use jiff::{SignedDuration, Timestamp};
 use pilotlight_common::kinds::SandboxPhase;
-use pilotlight_common::stream::NodeReport;
 
-use super::{
-    Class, Index, Kind, NodeEntry, Observation, PoolEntry, SandboxEntry, Timer, WarmPodEntry,
-};
+use super::{Index, Kind, Observation, SandboxEntry, Timer, WarmPodEntry};
 use crate::action::{CreateWarmPod, EventNote};
 use crate::input::Change;
-use crate::view::{
-    Claim, Identity, Key, NodeView, PodView, PoolView, ProfileView, RuntimeView, SandboxView, View,
-    WarmPodView,
-};
+use crate::view::{Claim, Identity, Key, PodView, SandboxView, View, WarmPodView};
 
 /// How long a WarmPod may be known without its pod before the pod counts as missing: the two come by
 /// different watches.
 pub(crate) const POD_LAG: SignedDuration = SignedDuration::from_secs(5);
-/// How long a node keeps its label after its agent's last stream ended: a restart of the agent takes less.
-pub(crate) const NODE_GRACE: SignedDuration = SignedDuration::from_secs(15);
 /// How long a sandbox waits in silence before its conditions say so (the design's one second).
 pub(crate) const WAITING_AFTER: SignedDuration = SignedDuration::from_secs(1);
 
 /// Splits a change into what is there now and what is gone, given what was known before.
-fn split<V: View>(
+pub(super) fn split<V: View>(
     change: Change<V>,
     known: impl FnOnce() -> Vec<(Key, String)>,
 ) -> (Vec<V>, Vec<(Key, String)>, bool) {
@@ -365,262 +357,5 @@ impl Index {
         {
             self.dirty.sandboxes.insert(uid);
         }
-    }
-
-    pub(super) fn observe_pools(&mut self, change: Change<PoolView>, now: Timestamp) {
-        let (here, gone, listed) = split(change, || {
-            self.pools
-                .values()
-                .filter_map(|p| p.view.as_ref())
-                .map(|v| (v.identity.key.clone(), v.identity.uid.clone()))
-                .collect()
-        });
-        for (key, uid) in gone {
-            let Some(pool) = self.pools.get_mut(&key) else {
-                continue;
-            };
-            if pool.view.as_ref().is_none_or(|v| v.identity.uid != uid) {
-                continue;
-            }
-            pool.view = None;
-            self.pool_changed(&key, now);
-            if self
-                .pools
-                .get(&key)
-                .is_some_and(|p| p.members.iter().all(BTreeSet::is_empty))
-            {
-                self.pools.remove(&key);
-            }
-        }
-        for view in here {
-            let key = view.identity.key.clone();
-            let template = self.resolve_pool(&view);
-            let pool = self
-                .pools
-                .entry(key.clone())
-                .or_insert_with(|| PoolEntry::empty(now));
-            let respecified = pool
-                .view
-                .as_ref()
-                .is_none_or(|old| old.spec != view.spec || old.identity.uid != view.identity.uid);
-            pool.view = Some(view);
-            pool.template = template;
-            if respecified {
-                self.pool_changed(&key, now);
-            }
-            self.dirty.pools.insert(key);
-        }
-        if listed {
-            self.mark_synced(Kind::Pool);
-        }
-    }
-
-    /// After a change of what a pool wants: every pod of it may have changed class, and the sandboxes of its
-    /// shape their reason for waiting.
-    fn pool_changed(&mut self, key: &Key, now: Timestamp) {
-        let members: Vec<Key> = self
-            .pools
-            .get(key)
-            .into_iter()
-            .flat_map(|p| p.members.iter().flatten())
-            .map(|(_, k)| k.clone())
-            .collect();
-        for member in members {
-            self.touch_warm_pod(&member, now);
-        }
-        let waiting: Vec<String> = self
-            .waiting
-            .values()
-            .flatten()
-            .map(|(_, uid)| uid.clone())
-            .collect();
-        self.dirty.sandboxes.extend(waiting);
-        self.dirty.pools.insert(key.clone());
-    }
-
-    pub(super) fn observe_runtimes(&mut self, change: Change<RuntimeView>, now: Timestamp) {
-        let (here, gone, listed) = split(change, || {
-            self.runtimes
-                .values()
-                .map(|r| (r.identity.key.clone(), r.identity.uid.clone()))
-                .collect()
-        });
-        let mut changed = listed;
-        for (key, _) in gone {
-            changed |= self.runtimes.remove(&key).is_some();
-        }
-        for view in here {
-            let old = self
-                .runtimes
-                .insert(view.identity.key.clone(), view.clone());
-            changed |= old.is_none_or(|old| old.object.spec != view.object.spec);
-        }
-        if changed {
-            self.resolve_everything(now);
-        }
-        if listed {
-            self.mark_synced(Kind::Runtime);
-        }
-    }
-
-    pub(super) fn observe_profiles(&mut self, change: Change<ProfileView>, now: Timestamp) {
-        let (here, gone, listed) = split(change, || {
-            self.profiles
-                .values()
-                .map(|r| (r.identity.key.clone(), r.identity.uid.clone()))
-                .collect()
-        });
-        let mut changed = listed;
-        for (key, _) in gone {
-            changed |= self.profiles.remove(&key).is_some();
-        }
-        for view in here {
-            let old = self
-                .profiles
-                .insert(view.identity.key.clone(), view.clone());
-            changed |= old.is_none_or(|old| old.object.spec != view.object.spec);
-        }
-        if changed {
-            self.resolve_everything(now);
-        }
-        if listed {
-            self.mark_synced(Kind::Profile);
-        }
-    }
-
-    /// After a change of a runtime or profile. They change rarely, so every user is resolved again.
-    fn resolve_everything(&mut self, now: Timestamp) {
-        let unpublished: Vec<String> = self
-            .sandboxes
-            .iter()
-            .filter(|(_, e)| e.view.pod_name.is_none() && !e.view.is_final())
-            .map(|(uid, _)| uid.clone())
-            .collect();
-        for uid in unpublished {
-            let Some(view) = self.sandboxes.get(&uid).map(|e| e.view.clone()) else {
-                continue;
-            };
-            let resolved = self.resolve_sandbox(&view);
-            if let Some(entry) = self.sandboxes.get_mut(&uid) {
-                entry.resolved = resolved;
-            }
-            self.touch_sandbox(&uid);
-        }
-        let views: Vec<PoolView> = self.pools.values().filter_map(|p| p.view.clone()).collect();
-        for view in views {
-            let template = self.resolve_pool(&view);
-            let key = view.identity.key;
-            if let Some(pool) = self.pools.get_mut(&key)
-                && pool.template != template
-            {
-                pool.template = template;
-                self.pool_changed(&key, now);
-            }
-        }
-    }
-
-    pub(super) fn observe_nodes(&mut self, change: Change<NodeView>, _now: Timestamp) {
-        let (here, gone, listed) = split(change, || {
-            self.nodes
-                .values()
-                .filter_map(|n| n.view.as_ref())
-                .map(|v| (v.identity.key.clone(), v.identity.uid.clone()))
-                .collect()
-        });
-        for (key, _) in gone {
-            if let Some(node) = self.nodes.get_mut(&key.name) {
-                node.view = None;
-                if node.streams.is_empty() && node.warm_pods.is_empty() {
-                    self.nodes.remove(&key.name);
-                }
-            }
-        }
-        for view in here {
-            let name = view.identity.key.name.clone();
-            self.nodes.entry(name.clone()).or_default().view = Some(view);
-            self.dirty.nodes.insert(name);
-        }
-        if listed {
-            self.mark_synced(Kind::Node);
-        }
-    }
-
-    pub(super) fn stream_opened(&mut self, node: &str, id: u64, now: Timestamp) {
-        let entry = self.nodes.entry(node.to_owned()).or_default();
-        entry.streams.insert(id);
-        entry.silent_since = None;
-        self.announce_all(node, id);
-        self.node_changed(node, now);
-    }
-
-    pub(super) fn stream_closed(&mut self, node: &str, id: u64, now: Timestamp) {
-        let Some(entry) = self.nodes.get_mut(node) else {
-            return;
-        };
-        if entry.streams.remove(&id) && entry.streams.is_empty() {
-            entry.silent_since = Some(now);
-            self.timer(
-                now.saturating_add(NODE_GRACE).unwrap_or(now),
-                Timer::Node(node.to_owned()),
-            );
-        }
-        self.node_changed(node, now);
-    }
-
-    fn node_changed(&mut self, node: &str, now: Timestamp) {
-        self.dirty.nodes.insert(node.to_owned());
-        let members: Vec<Key> = self
-            .nodes
-            .get(node)
-            .into_iter()
-            .flat_map(|n: &NodeEntry| n.warm_pods.iter().cloned())
-            .collect();
-        for key in members {
-            self.touch_warm_pod(&key, now);
-        }
-    }
-
-    pub(super) fn reported(&mut self, node: &str, report: NodeReport, now: Timestamp) {
-        let entry = self.nodes.entry(node.to_owned()).or_default();
-        let was_up = entry.is_up();
-        let refused: HashMap<_, _> = report
-            .refused
-            .iter()
-            .map(|r| {
-                (
-                    (r.warm_pod_uid.clone(), r.sandbox_uid.clone()),
-                    r.reason.as_str(),
-                )
-            })
-            .collect();
-        let news = refused.keys().any(|key| !entry.refused.contains_key(key));
-        entry.refused = refused
-            .into_iter()
-            .map(|(key, reason)| (key, reason.to_owned()))
-            .collect();
-        entry.report = Some(report);
-        if was_up != entry.is_up() || news {
-            self.node_changed(node, now);
-        }
-    }
-}
-
-impl PoolEntry {
-    pub(crate) fn empty(_now: Timestamp) -> Self {
-        Self {
-            view: None,
-            template: Err(pilotlight_common::reasons::Refusal::new(
-                pilotlight_common::reasons::Reason::NoWarmPool,
-                "the pool is gone",
-            )),
-            members: std::array::from_fn(|_| BTreeSet::new()),
-            busy: false,
-            not_before: Timestamp::MIN,
-            starving_since: None,
-        }
-    }
-
-    pub(crate) fn idle(&self) -> usize {
-        self.count(Class::Pending) + self.count(Class::Available)
     }
 }

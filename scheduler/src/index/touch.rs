@@ -47,7 +47,7 @@ impl Index {
         let pool = self
             .pools
             .entry(pool_key.clone())
-            .or_insert_with(|| PoolEntry::empty(now));
+            .or_insert_with(PoolEntry::empty);
         pool.members[class as usize].insert((created, key.clone()));
         if let Some(entry) = self.warm_pods.get_mut(key) {
             entry.class = class;

@@ -1,0 +1,220 @@
+//! How pools, runtimes and profiles change the index: what pods can be had. Called by [`Index::handle`] only.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use pilotlight_common::reasons::{Reason, Refusal};
+use pilotlight_common::resolve::PodTemplate;
+
+use super::observe::split;
+use super::{Class, Index, Kind, PoolEntry};
+use crate::input::Change;
+use crate::view::{Key, PoolView, ProfileView, RuntimeView};
+
+/// What the template of a pool that is gone says.
+fn pool_gone() -> Refusal {
+    Refusal::new(Reason::NoWarmPool, "the pool is gone")
+}
+
+impl Index {
+    pub(super) fn observe_pools(&mut self, change: Change<PoolView>, now: Timestamp) {
+        let (here, gone, listed) = split(change, || {
+            self.pools
+                .values()
+                .filter_map(|p| p.view.as_ref())
+                .map(|v| (v.identity.key.clone(), v.identity.uid.clone()))
+                .collect()
+        });
+        for (key, uid) in gone {
+            let Some(pool) = self.pools.get_mut(&key) else {
+                continue;
+            };
+            if pool.view.as_ref().is_none_or(|v| v.identity.uid != uid) {
+                continue;
+            }
+            pool.view = None;
+            self.set_template(&key, Err(pool_gone()));
+            self.pool_changed(&key, now);
+            if self
+                .pools
+                .get(&key)
+                .is_some_and(|p| p.members.iter().all(BTreeSet::is_empty))
+            {
+                self.pools.remove(&key);
+            }
+        }
+        for view in here {
+            let key = view.identity.key.clone();
+            let template = self.resolve_pool(&view);
+            let pool = self
+                .pools
+                .entry(key.clone())
+                .or_insert_with(PoolEntry::empty);
+            let respecified = pool
+                .view
+                .as_ref()
+                .is_none_or(|old| old.spec != view.spec || old.identity.uid != view.identity.uid);
+            pool.view = Some(view);
+            if self.set_template(&key, template) || respecified {
+                self.pool_changed(&key, now);
+            }
+            self.dirty.pools.insert(key);
+        }
+        if listed {
+            self.mark_synced(Kind::Pool);
+        }
+    }
+
+    /// After a change of what a pool wants: every pod of it may have changed class, and the sandboxes of its
+    /// shape their reason for waiting.
+    fn pool_changed(&mut self, key: &Key, now: Timestamp) {
+        let members: Vec<Key> = self
+            .pools
+            .get(key)
+            .into_iter()
+            .flat_map(|p| p.members.iter().flatten())
+            .map(|(_, k)| k.clone())
+            .collect();
+        for member in members {
+            self.touch_warm_pod(&member, now);
+        }
+        let waiting: Vec<String> = self
+            .waiting
+            .values()
+            .flatten()
+            .map(|(_, uid)| uid.clone())
+            .collect();
+        self.dirty.sandboxes.extend(waiting);
+        self.dirty.pools.insert(key.clone());
+    }
+
+    pub(super) fn observe_runtimes(&mut self, change: Change<RuntimeView>, now: Timestamp) {
+        let (here, gone, listed) = split(change, || {
+            self.runtimes
+                .values()
+                .map(|r| (r.identity.key.clone(), r.identity.uid.clone()))
+                .collect()
+        });
+        let mut changed = listed;
+        for (key, _) in gone {
+            changed |= self.runtimes.remove(&key).is_some();
+        }
+        for view in here {
+            let old = self
+                .runtimes
+                .insert(view.identity.key.clone(), view.clone());
+            changed |= old.is_none_or(|old| old.object.spec != view.object.spec);
+        }
+        if changed {
+            self.resolve_everything(now);
+        }
+        if listed {
+            self.mark_synced(Kind::Runtime);
+        }
+    }
+
+    pub(super) fn observe_profiles(&mut self, change: Change<ProfileView>, now: Timestamp) {
+        let (here, gone, listed) = split(change, || {
+            self.profiles
+                .values()
+                .map(|r| (r.identity.key.clone(), r.identity.uid.clone()))
+                .collect()
+        });
+        let mut changed = listed;
+        for (key, _) in gone {
+            changed |= self.profiles.remove(&key).is_some();
+        }
+        for view in here {
+            let old = self
+                .profiles
+                .insert(view.identity.key.clone(), view.clone());
+            changed |= old.is_none_or(|old| old.object.spec != view.object.spec);
+        }
+        if changed {
+            self.resolve_everything(now);
+        }
+        if listed {
+            self.mark_synced(Kind::Profile);
+        }
+    }
+
+    /// After a change of a runtime or profile. They change rarely, so every user is resolved again.
+    fn resolve_everything(&mut self, now: Timestamp) {
+        let unpublished: Vec<String> = self
+            .sandboxes
+            .iter()
+            .filter(|(_, e)| e.view.pod_name.is_none() && !e.view.is_final())
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in unpublished {
+            let Some(view) = self.sandboxes.get(&uid).map(|e| e.view.clone()) else {
+                continue;
+            };
+            let resolved = self.resolve_sandbox(&view);
+            if let Some(entry) = self.sandboxes.get_mut(&uid) {
+                entry.resolved = resolved;
+            }
+            self.touch_sandbox(&uid);
+        }
+        let views: Vec<PoolView> = self.pools.values().filter_map(|p| p.view.clone()).collect();
+        for view in views {
+            let template = self.resolve_pool(&view);
+            let key = view.identity.key;
+            if self.set_template(&key, template) {
+                self.pool_changed(&key, now);
+            }
+        }
+    }
+
+    /// Sets what a pool's pods must be; returns whether that changed.
+    fn set_template(
+        &mut self,
+        key: &Key,
+        template: Result<(PodTemplate, String), Refusal>,
+    ) -> bool {
+        let Some(pool) = self.pools.get_mut(key) else {
+            return false;
+        };
+        if pool.template == template {
+            return false;
+        }
+        let old = std::mem::replace(&mut pool.template, template);
+        if let Ok((_, shape)) = old
+            && let Some(keys) = self.pools_of_shape.get_mut(&shape)
+        {
+            keys.remove(key);
+            if keys.is_empty() {
+                self.pools_of_shape.remove(&shape);
+            }
+        }
+        if let Some(shape) = self
+            .pools
+            .get(key)
+            .and_then(PoolEntry::shape)
+            .map(str::to_owned)
+        {
+            self.pools_of_shape
+                .entry(shape)
+                .or_default()
+                .insert(key.clone());
+        }
+        true
+    }
+}
+
+impl PoolEntry {
+    pub(crate) fn empty() -> Self {
+        Self {
+            view: None,
+            template: Err(pool_gone()),
+            members: std::array::from_fn(|_| BTreeSet::new()),
+            busy: false,
+            not_before: Timestamp::MIN,
+            starving_since: None,
+        }
+    }
+
+    pub(crate) fn idle(&self) -> usize {
+        self.count(Class::Pending) + self.count(Class::Available)
+    }
+}

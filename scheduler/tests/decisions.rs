@@ -1,0 +1,313 @@
+//! The decisions, against a small cluster in memory: chosen cases, and random histories with every fault.
+
+mod world;
+
+use pilotlight_common::kinds::{ConditionStatus, SandboxPhase};
+use pilotlight_scheduler::action::Action;
+use pilotlight_scheduler::view::{Claim, Key};
+use proptest::prelude::*;
+use world::{NODES, World};
+
+fn running(world: &World) -> usize {
+    world
+        .sandboxes
+        .values()
+        .filter(|s| s.phase == Some(SandboxPhase::Running))
+        .count()
+}
+
+fn idle(world: &World) -> usize {
+    world
+        .warm_pods
+        .values()
+        .filter(|p| p.claim == Claim::Free)
+        .count()
+}
+
+#[test]
+fn a_pool_fills_and_a_sandbox_gets_a_pod_at_once() {
+    let mut world = World::new(3, 0);
+    world.settle();
+    assert_eq!(idle(&world), 3);
+    let uid = world.create_sandbox();
+    world.deliver(1);
+    let assigned = world
+        .under_way
+        .iter()
+        .any(|a| matches!(a, Action::Assign(a) if a.sandbox.uid == uid));
+    assert!(assigned, "the decision follows the event itself");
+    world.settle();
+    assert_eq!(running(&world), 1);
+    assert_eq!(idle(&world), 3, "the pool is filled up again");
+}
+
+#[test]
+fn the_maximum_counts_assigned_pods() {
+    let mut world = World::new(3, 4);
+    world.settle();
+    for _ in 0..6 {
+        world.create_sandbox();
+    }
+    world.settle();
+    assert_eq!(running(&world), 4);
+    assert_eq!(world.warm_pods.len(), 4);
+    let waiting: Vec<_> = world
+        .sandboxes
+        .iter()
+        .filter(|(_, s)| s.pod_name.is_none())
+        .map(|(uid, _)| uid.clone())
+        .collect();
+    assert_eq!(waiting.len(), 2);
+    for uid in &waiting {
+        let ready = world
+            .conditions(uid)
+            .iter()
+            .find(|c| c.type_ == "Ready")
+            .unwrap();
+        assert_eq!(
+            (ready.status, ready.reason.as_deref()),
+            (ConditionStatus::False, Some("WaitingForWarmPod"))
+        );
+    }
+    // A deletion makes room.
+    let gone = world
+        .sandboxes
+        .iter()
+        .find(|(_, s)| s.pod_name.is_some())
+        .map(|(uid, _)| uid.clone())
+        .unwrap();
+    world.delete_sandbox(&gone);
+    world.settle();
+    assert_eq!(running(&world), 4);
+}
+
+#[test]
+fn the_oldest_sandbox_goes_first() {
+    let mut world = World::new(0, 1);
+    world.settle();
+    let first = world.create_sandbox();
+    world.advance(1000);
+    let second = world.create_sandbox();
+    world.settle();
+    assert_eq!(world.sandboxes[&first].phase, Some(SandboxPhase::Running));
+    assert_ne!(world.sandboxes[&second].phase, Some(SandboxPhase::Running));
+}
+
+#[test]
+fn a_refusal_leads_to_another_pod_at_once() {
+    let mut world = World::new(2, 0);
+    world.settle();
+    let uid = world.create_sandbox();
+    world.deliver(1);
+    let at = world
+        .under_way
+        .iter()
+        .position(|a| matches!(a, Action::Assign(_)))
+        .unwrap();
+    let Action::Assign(first) = world.under_way[at].clone() else {
+        unreachable!()
+    };
+    world.carry_out(at, true);
+    let before = world.now;
+    world.refuse(&Key::from(&first.warm_pod));
+    let second = world.under_way.iter().find_map(|a| match a {
+        Action::Assign(a) if a.sandbox.uid == uid => Some(a.clone()),
+        _ => None,
+    });
+    assert_eq!(world.now, before, "no time has passed");
+    assert_ne!(second.unwrap().warm_pod.uid, first.warm_pod.uid);
+    world.settle();
+    assert_eq!(running(&world), 1);
+    assert!(
+        !world.warm_pods.contains_key(&Key::from(&first.warm_pod)),
+        "the refused pod is removed"
+    );
+}
+
+#[test]
+fn a_silent_agent_is_given_up_after_its_deadline_and_the_first_to_publish_wins() {
+    let mut world = World::new(2, 0);
+    world.settle();
+    let uid = world.create_sandbox();
+    world.deliver(1);
+    let at = world
+        .under_way
+        .iter()
+        .position(|a| matches!(a, Action::Assign(_)))
+        .unwrap();
+    let Action::Assign(first) = world.under_way[at].clone() else {
+        unreachable!()
+    };
+    world.carry_out(at, true);
+    world.deliver(usize::MAX);
+    world.advance(29_000);
+    assert!(
+        !world
+            .under_way
+            .iter()
+            .any(|a| matches!(a, Action::Assign(_)))
+    );
+    world.advance(2_000);
+    assert!(
+        world
+            .under_way
+            .iter()
+            .any(|a| matches!(a, Action::Assign(a) if a.sandbox.uid == uid))
+    );
+    // The silent agent wakes up and is faster after all.
+    world.publish(&Key::from(&first.warm_pod));
+    world.settle();
+    assert_eq!(
+        world.sandboxes[&uid].pod_name.as_deref(),
+        Some(first.warm_pod.name.as_str())
+    );
+    let owned = world
+        .warm_pods
+        .values()
+        .filter(|p| p.claim == Claim::Sandbox(uid.clone()))
+        .count();
+    assert_eq!(owned, 1, "the second pod is removed");
+}
+
+#[test]
+fn pods_of_a_node_without_a_stream_are_not_assigned() {
+    let mut world = World::new(4, 4);
+    world.settle();
+    for node in NODES {
+        world.stream_down(node);
+    }
+    world.create_sandbox();
+    world.deliver(usize::MAX);
+    world.advance(5000);
+    assert!(
+        !world
+            .under_way
+            .iter()
+            .any(|a| matches!(a, Action::Assign(_)))
+    );
+    world.settle();
+    assert_eq!(running(&world), 1);
+}
+
+#[test]
+fn a_deleted_pool_takes_its_idle_pods_along_and_no_assigned_one() {
+    let mut world = World::new(3, 0);
+    world.settle();
+    world.create_sandbox();
+    world.settle();
+    let pool = world.pool.identity.clone();
+    world
+        .undelivered
+        .push_back(pilotlight_scheduler::input::Input::Pool(
+            pilotlight_scheduler::input::Change::Remove(pool.key, pool.uid),
+        ));
+    world.settle();
+    assert_eq!(idle(&world), 0);
+    assert_eq!(running(&world), 1);
+    assert_eq!(world.warm_pods.len(), 1);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Create,
+    Delete(usize),
+    Resize(i64, i64),
+    Deliver(usize),
+    CarryOut(usize, bool),
+    Ready(usize),
+    Publish(usize),
+    Refuse(usize),
+    StreamDown(usize),
+    StreamUp(usize),
+    PodDies(usize),
+    Advance(i64),
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => Just(Step::Create),
+        2 => (0usize..20).prop_map(Step::Delete),
+        1 => (0i64..5, 0i64..3).prop_map(|(min, more)| Step::Resize(min, if more == 0 { 0 } else { min + more })),
+        8 => (1usize..5).prop_map(Step::Deliver),
+        8 => (0usize..10, prop::bool::weighted(0.8)).prop_map(|(n, answered)| Step::CarryOut(n, answered)),
+        5 => (0usize..20).prop_map(Step::Ready),
+        4 => (0usize..20).prop_map(Step::Publish),
+        1 => (0usize..20).prop_map(Step::Refuse),
+        1 => (0usize..2).prop_map(Step::StreamDown),
+        2 => (0usize..2).prop_map(Step::StreamUp),
+        1 => (0usize..20).prop_map(Step::PodDies),
+        3 => prop::sample::select(vec![10i64, 600, 1100, 5000, 31_000]).prop_map(Step::Advance),
+        1 => Just(Step::Restart),
+    ]
+}
+
+fn apply(world: &mut World, step: &Step) {
+    let nth = |world: &World, n: usize| world.warm_pods.keys().nth(n).cloned();
+    match *step {
+        Step::Create => {
+            if world.sandboxes.len() < 12 {
+                world.create_sandbox();
+            }
+        }
+        Step::Delete(n) => {
+            if let Some(uid) = world.sandboxes.keys().nth(n).cloned() {
+                world.delete_sandbox(&uid);
+            }
+        }
+        Step::Resize(min, max) => world.resize(min, max),
+        Step::Deliver(n) => world.deliver(n),
+        Step::CarryOut(n, answered) => {
+            let n = n % world.under_way.len().max(1);
+            world.carry_out(n, answered);
+        }
+        Step::Ready(n) => nth(world, n)
+            .iter()
+            .for_each(|key| world.pod_becomes_ready(key)),
+        Step::Publish(n) => nth(world, n).iter().for_each(|key| world.publish(key)),
+        Step::Refuse(n) => nth(world, n).iter().for_each(|key| world.refuse(key)),
+        Step::StreamDown(n) => world.stream_down(NODES[n]),
+        Step::StreamUp(n) => world.stream_up(NODES[n]),
+        Step::PodDies(n) => {
+            let idle = nth(world, n).filter(|key| world.warm_pods[key].claim == Claim::Free);
+            if let Some(pod) = idle.and_then(|key| world.pods.remove(&key)) {
+                world
+                    .undelivered
+                    .push_back(pilotlight_scheduler::input::Input::Pod(
+                        pilotlight_scheduler::input::Change::Remove(
+                            pod.identity.key,
+                            pod.identity.uid,
+                        ),
+                    ));
+            }
+        }
+        Step::Advance(ms) => world.advance(ms),
+        Step::Restart => world.restart_scheduler(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    /// I1 and I2 are asserted inside the world at every write. Once the faults end, everything that lives is
+    /// published, the pool holds what it should, and nothing is left over.
+    #[test]
+    fn after_any_history_nothing_is_assigned_twice_lost_or_left_behind(min in 0i64..4, steps in prop::collection::vec(step(), 0..150)) {
+        let mut world = World::new(min, 0);
+        for step in &steps {
+            apply(&mut world, step);
+        }
+        let min = usize::try_from(world.pool.spec.min_size).unwrap();
+        world.resize(i64::try_from(min).unwrap(), 0);
+        world.settle();
+        for (uid, sandbox) in &world.sandboxes {
+            // Failed is right where a running sandbox's pod was lost; here only idle pods are.
+            prop_assert_eq!(sandbox.phase, Some(SandboxPhase::Running), "{} {:?}", uid, sandbox.conditions);
+        }
+        let live = world.sandboxes.len();
+        let assigned = world.warm_pods.values().filter(|p| matches!(p.claim, Claim::Sandbox(_))).count();
+        prop_assert_eq!(assigned, live, "a pod for each sandbox and no more");
+        prop_assert_eq!(idle(&world), min);
+        prop_assert_eq!(world.pods.len(), live + min);
+    }
+}

@@ -1,0 +1,640 @@
+//! A small cluster in memory, for tests of the decisions: it keeps objects, enforces the set-once rule, runs pods
+//! and agents, and delivers watch events late but in order. What it stands in for, the API server and the node
+//! agent, is tested for real in the e2e suite.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test stops at the first surprise; clippy knows that of #[test] functions only"
+)]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use jiff::{SignedDuration, Timestamp};
+use kube::core::ObjectMeta;
+use pilotlight_common::kinds::{
+    Condition, PoolResources, RuntimeEnvironment, RuntimeEnvironmentSpec, SandboxPhase,
+    SandboxResources, SandboxSpec, WarmPodPhase, WarmPoolSpec, WarmPoolStatus,
+};
+use pilotlight_common::resolve::Defaults;
+use pilotlight_common::stream::{AgentRefusal, NodeReport, RefusedAssignment};
+use pilotlight_scheduler::action::{Action, AssignOutcome, Done, Outcome};
+use pilotlight_scheduler::index::{Index, Settings};
+use pilotlight_scheduler::input::{Change, Input};
+use pilotlight_scheduler::view::{
+    Claim, Identity, Key, NodeView, PodView, PoolView, RuntimeView, SandboxView, WarmPodView,
+};
+
+/// Nodes of the world.
+pub const NODES: [&str; 2] = ["node-a", "node-b"];
+
+/// The world, with one scheduler in it.
+pub struct World {
+    pub index: Index,
+    pub now: Timestamp,
+    pub sandboxes: BTreeMap<String, SandboxView>,
+    pub warm_pods: BTreeMap<Key, WarmPodView>,
+    pub pods: BTreeMap<Key, PodView>,
+    pub pool: PoolView,
+    /// Watch events not yet delivered.
+    pub undelivered: VecDeque<Input>,
+    /// Actions not yet carried out.
+    pub under_way: Vec<Action>,
+    /// Assignments that each agent refuses.
+    pub refusals: BTreeMap<String, BTreeSet<(String, String)>>,
+    /// Every (WarmPod UID, sandbox UID) that ever was.
+    pub claims_ever: BTreeMap<String, String>,
+    /// Pods ever published, by sandbox UID.
+    pub published_ever: BTreeMap<String, String>,
+    revision: u64,
+    next: u64,
+    streams: BTreeMap<String, u64>,
+}
+
+impl World {
+    pub fn new(min_size: i64, max_size: i64) -> Self {
+        let settings = Settings {
+            defaults: Defaults::default(),
+            cluster_domain: "cluster.local".into(),
+            agent_deadline: SignedDuration::from_secs(30),
+            refill_per_second: 100,
+            nonce: "test".into(),
+        };
+        let mut world = Self {
+            index: Index::new(settings),
+            now: Timestamp::from_second(1_000_000).unwrap(),
+            sandboxes: BTreeMap::new(),
+            warm_pods: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            pool: PoolView::default(),
+            undelivered: VecDeque::new(),
+            under_way: Vec::new(),
+            refusals: BTreeMap::new(),
+            claims_ever: BTreeMap::new(),
+            published_ever: BTreeMap::new(),
+            revision: 1,
+            next: 0,
+            streams: BTreeMap::new(),
+        };
+        world.pool = PoolView {
+            identity: world.identity("pool"),
+            spec: WarmPoolSpec {
+                runtime: "python".into(),
+                min_size,
+                max_size: Some(max_size),
+                resources: Some(PoolResources {
+                    cpu: Some("10m".into()),
+                    memory: Some("32Mi".into()),
+                }),
+                ttl: Some(0),
+                ..WarmPoolSpec::default()
+            },
+            status: WarmPoolStatus::default(),
+        };
+        let runtime = RuntimeView {
+            identity: world.identity("python"),
+            object: runtime(),
+        };
+        world.lists(runtime);
+        for node in NODES {
+            world.stream_up(node);
+        }
+        world.handle(Input::Leading(true));
+        world
+    }
+
+    /// The first lists, as they are now.
+    fn lists(&mut self, runtime: RuntimeView) {
+        let nodes = NODES
+            .iter()
+            .map(|n| NodeView {
+                identity: self.identity(n),
+                labelled: true,
+            })
+            .collect();
+        for input in [
+            Input::Node(Change::Replace(nodes)),
+            Input::Runtime(Change::Replace(vec![runtime])),
+            Input::Profile(Change::Replace(vec![])),
+            Input::Pool(Change::Replace(vec![self.pool.clone()])),
+            Input::WarmPod(Change::Replace(self.warm_pods.values().cloned().collect())),
+            Input::Pod(Change::Replace(self.pods.values().cloned().collect())),
+            Input::Sandbox(Change::Replace(self.sandboxes.values().cloned().collect())),
+        ] {
+            self.handle(input);
+        }
+    }
+
+    /// The scheduler dies with all it had under way, and a new one starts from lists.
+    pub fn restart_scheduler(&mut self) {
+        let settings = Settings {
+            defaults: Defaults::default(),
+            cluster_domain: "cluster.local".into(),
+            agent_deadline: SignedDuration::from_secs(30),
+            refill_per_second: 100,
+            nonce: format!("restart-{}", self.next),
+        };
+        self.index = Index::new(settings);
+        self.under_way.clear();
+        self.undelivered.clear();
+        self.streams.clear();
+        let runtime = RuntimeView {
+            identity: self.identity("python"),
+            object: runtime(),
+        };
+        self.lists(runtime);
+        for node in NODES {
+            self.stream_up(node);
+        }
+        self.handle(Input::Leading(true));
+    }
+
+    fn identity(&mut self, name: &str) -> Identity {
+        self.revision += 1;
+        self.next += 1;
+        Identity {
+            key: Key {
+                namespace: "ns".into(),
+                name: name.into(),
+            },
+            uid: format!("uid-{name}-{}", self.next),
+            revision: self.revision,
+            created: self.now,
+            deleting: false,
+        }
+    }
+
+    pub fn handle(&mut self, input: Input) {
+        self.index.handle(input, self.now);
+        let actions = self.index.decide(self.now);
+        self.under_way.extend(actions);
+        self.index.take_notices();
+    }
+
+    pub fn advance(&mut self, milliseconds: i64) {
+        self.now = self
+            .now
+            .checked_add(SignedDuration::from_millis(milliseconds))
+            .unwrap();
+        let actions = self.index.decide(self.now);
+        self.under_way.extend(actions);
+    }
+
+    pub fn deliver(&mut self, count: usize) {
+        for _ in 0..count {
+            let Some(event) = self.undelivered.pop_front() else {
+                return;
+            };
+            self.handle(event);
+        }
+    }
+
+    pub fn create_sandbox(&mut self) -> String {
+        self.next += 1;
+        let identity = self.identity(&format!("sandbox-{}", self.next));
+        let uid = identity.uid.clone();
+        let view = SandboxView {
+            identity,
+            spec: SandboxSpec {
+                runtime: "python".into(),
+                timeout: Some(3600),
+                resources: Some(SandboxResources {
+                    cpu: Some("10m".into()),
+                    memory: Some("32Mi".into()),
+                    ..SandboxResources::default()
+                }),
+                ..SandboxSpec::default()
+            },
+            ..SandboxView::default()
+        };
+        self.sandboxes.insert(uid.clone(), view.clone());
+        self.undelivered
+            .push_back(Input::Sandbox(Change::Upsert(view)));
+        uid
+    }
+
+    pub fn delete_sandbox(&mut self, uid: &str) {
+        if let Some(view) = self.sandboxes.remove(uid) {
+            self.undelivered.push_back(Input::Sandbox(Change::Remove(
+                view.identity.key,
+                view.identity.uid,
+            )));
+        }
+    }
+
+    pub fn resize(&mut self, min_size: i64, max_size: i64) {
+        self.pool.spec.min_size = min_size;
+        self.pool.spec.max_size = Some(max_size);
+        self.revision += 1;
+        self.pool.identity.revision = self.revision;
+        self.undelivered
+            .push_back(Input::Pool(Change::Upsert(self.pool.clone())));
+    }
+
+    pub fn stream_up(&mut self, node: &str) {
+        self.next += 1;
+        let id = self.next;
+        self.streams.insert(node.to_owned(), id);
+        let (sender, _) = tokio::sync::mpsc::channel(1);
+        self.handle(Input::StreamOpened {
+            node: node.into(),
+            id,
+            sender,
+        });
+        self.report(node);
+    }
+
+    pub fn stream_down(&mut self, node: &str) {
+        if let Some(id) = self.streams.remove(node) {
+            self.handle(Input::StreamClosed {
+                node: node.into(),
+                id,
+            });
+        }
+    }
+
+    fn report(&mut self, node: &str) {
+        if !self.streams.contains_key(node) {
+            return;
+        }
+        let refused = self
+            .refusals
+            .get(node)
+            .into_iter()
+            .flatten()
+            .map(|(pod, sandbox)| RefusedAssignment {
+                warm_pod_uid: pod.clone(),
+                sandbox_uid: sandbox.clone(),
+                reason: AgentRefusal::PodNotPrepared,
+                message: String::new(),
+            });
+        let report = NodeReport {
+            agent_version: "test".into(),
+            ready: true,
+            message: String::new(),
+            refused: refused.collect(),
+        };
+        self.handle(Input::Report {
+            node: node.into(),
+            report,
+        });
+    }
+
+    fn warm_pod_event(&mut self, key: &Key) {
+        self.revision += 1;
+        let revision = self.revision;
+        if let Some(view) = self.warm_pods.get_mut(key) {
+            view.identity.revision = revision;
+            let view = view.clone();
+            self.undelivered
+                .push_back(Input::WarmPod(Change::Upsert(view)));
+        }
+    }
+
+    /// A pod starts, and its node's agent arms it.
+    pub fn pod_becomes_ready(&mut self, key: &Key) {
+        let now = self.now;
+        let Some(view) = self.warm_pods.get_mut(key) else {
+            return;
+        };
+        if view.phase.is_some() || view.claim != Claim::Free || !self.pods.contains_key(key) {
+            return;
+        }
+        let node = NODES[key.name.len() * usize::from(key.name.as_bytes()[key.name.len() - 1]) % 2];
+        view.phase = Some(WarmPodPhase::Ready);
+        view.node = Some(node.into());
+        view.ready_at = Some(now);
+        self.warm_pod_event(key);
+    }
+
+    /// The agent of a WarmPod's node publishes the sandbox it is assigned to (W2), with the rules of the CRD.
+    pub fn publish(&mut self, key: &Key) {
+        let Some((view, Claim::Sandbox(uid))) = self
+            .warm_pods
+            .get(key)
+            .map(|v| (v.clone(), v.claim.clone()))
+        else {
+            return;
+        };
+        let refused = self
+            .refusals
+            .get(view.node.as_deref().unwrap_or_default())
+            .is_some_and(|r| r.contains(&(view.identity.uid.clone(), uid.clone())));
+        if refused || !self.pods.contains_key(key) {
+            return;
+        }
+        let now = self.now;
+        self.revision += 1;
+        let Some(sandbox) = self.sandboxes.get_mut(&uid) else {
+            return;
+        };
+        if sandbox.is_final() || sandbox.pod_name.as_ref().is_some_and(|p| *p != key.name) {
+            return;
+        }
+        sandbox.pod_name = Some(key.name.clone());
+        sandbox.phase = Some(SandboxPhase::Running);
+        sandbox.started.get_or_insert(now);
+        sandbox.identity.revision = self.revision;
+        let first = self
+            .published_ever
+            .entry(uid.clone())
+            .or_insert_with(|| key.name.clone());
+        assert_eq!(*first, key.name, "I2: published on two pods");
+        let view = sandbox.clone();
+        self.undelivered
+            .push_back(Input::Sandbox(Change::Upsert(view)));
+    }
+
+    /// The agent refuses what a WarmPod is assigned to.
+    pub fn refuse(&mut self, key: &Key) {
+        let Some(view) = self.warm_pods.get(key).cloned() else {
+            return;
+        };
+        let (Claim::Sandbox(uid), Some(node)) = (view.claim.clone(), view.node.clone()) else {
+            return;
+        };
+        // A published sandbox is not refused any more.
+        if self
+            .sandboxes
+            .get(&uid)
+            .is_some_and(|s| s.pod_name.as_ref() == Some(&key.name))
+        {
+            return;
+        }
+        self.refusals
+            .entry(node.clone())
+            .or_default()
+            .insert((view.identity.uid, uid));
+        self.report(&node);
+    }
+
+    /// Carries an action out. `answered`: whether the scheduler learns of it.
+    pub fn carry_out(&mut self, index: usize, answered: bool) {
+        if index >= self.under_way.len() {
+            return;
+        }
+        let action = self.under_way.swap_remove(index);
+        let Some(done) = self.execute(action) else {
+            return;
+        };
+        // An assignment is sent until it is answered; of the others, "failed" covers what is not known.
+        match done {
+            Done::Assign { assign, .. } if !answered => self.under_way.push(Action::Assign(assign)),
+            Done::WarmPod { key, .. } if !answered => self.handle(Input::Done(Done::WarmPod {
+                key,
+                outcome: Outcome::Failed,
+            })),
+            done => self.handle(Input::Done(done)),
+        }
+    }
+
+    #[allow(
+        clippy::too_many_lines,
+        reason = "one arm for each action, none of them long"
+    )]
+    fn execute(&mut self, action: Action) -> Option<Done> {
+        Some(match action {
+            Action::Assign(assign) => {
+                let key = Key::from(&assign.warm_pod);
+                let won = self.claim(
+                    &key,
+                    &assign.warm_pod.uid,
+                    &Claim::Sandbox(assign.sandbox.uid.clone()),
+                );
+                if won {
+                    let first = self
+                        .claims_ever
+                        .entry(assign.warm_pod.uid.clone())
+                        .or_insert_with(|| assign.sandbox.uid.clone());
+                    assert_eq!(
+                        *first, assign.sandbox.uid,
+                        "I1: a warm pod was given to two sandboxes"
+                    );
+                    if let Some(view) = self.warm_pods.get_mut(&key) {
+                        view.sandbox_name = Some(assign.sandbox.name.clone());
+                    }
+                }
+                let outcome = if won {
+                    AssignOutcome::Won(Box::new(self.warm_pods[&key].clone()))
+                } else {
+                    AssignOutcome::Lost
+                };
+                Done::Assign { assign, outcome }
+            }
+            Action::Retire { warm_pod, .. } => {
+                let key = Key::from(&warm_pod);
+                let won = self.claim(&key, &warm_pod.uid, &Claim::Retired);
+                if won {
+                    self.remove(&key);
+                }
+                Done::WarmPod {
+                    key,
+                    outcome: if won { Outcome::Done } else { Outcome::Stale },
+                }
+            }
+            Action::Remove {
+                warm_pod,
+                unless_exists,
+                ..
+            } => {
+                let key = Key::from(&warm_pod);
+                let exists = unless_exists.is_some_and(|s| self.sandboxes.contains_key(&s.uid));
+                if !exists {
+                    self.assert_not_in_use(&key);
+                    self.remove(&key);
+                }
+                Done::WarmPod {
+                    key,
+                    outcome: if exists {
+                        Outcome::Stale
+                    } else {
+                        Outcome::Done
+                    },
+                }
+            }
+            Action::RemovePod { pod, .. } => {
+                let key = Key::from(&pod);
+                if !self.warm_pods.contains_key(&key) && self.pods.remove(&key).is_some() {
+                    self.undelivered
+                        .push_back(Input::Pod(Change::Remove(key.clone(), pod.uid)));
+                }
+                Done::Pod {
+                    key,
+                    outcome: Outcome::Done,
+                }
+            }
+            Action::CreateWarmPod(create) => {
+                let view = WarmPodView {
+                    identity: self.identity(&create.key.name),
+                    pool: create.pool,
+                    shape: create.shape,
+                    ..WarmPodView::default()
+                };
+                self.warm_pods.insert(create.key.clone(), view.clone());
+                self.undelivered
+                    .push_back(Input::WarmPod(Change::Upsert(view)));
+                self.create_pod(&create.key);
+                Done::WarmPod {
+                    key: create.key,
+                    outcome: Outcome::Done,
+                }
+            }
+            Action::CreatePod { warm_pod, .. } => {
+                let key = Key::from(&warm_pod);
+                self.create_pod(&key);
+                Done::WarmPod {
+                    key,
+                    outcome: Outcome::Done,
+                }
+            }
+            Action::SandboxStatus(write) => {
+                self.revision += 1;
+                let revision = self.revision;
+                let pod_lives = write
+                    .unless_pod_lives
+                    .as_ref()
+                    .is_some_and(|key| self.pods.contains_key(key));
+                let written = match self.sandboxes.get_mut(&write.sandbox.uid) {
+                    Some(view) if view.identity.revision == write.revision && !pod_lives => {
+                        view.phase = Some(write.phase);
+                        view.conditions.clone_from(&write.conditions);
+                        view.identity.revision = revision;
+                        Some(view.clone())
+                    }
+                    _ => None,
+                };
+                let outcome = if written.is_some() {
+                    Outcome::Done
+                } else {
+                    Outcome::Stale
+                };
+                if let Some(view) = written {
+                    self.undelivered
+                        .push_back(Input::Sandbox(Change::Upsert(view)));
+                }
+                Done::Sandbox {
+                    uid: write.sandbox.uid,
+                    outcome,
+                }
+            }
+            Action::PoolStatus { pool, status, .. } => {
+                self.revision += 1;
+                self.pool.identity.revision = self.revision;
+                self.pool.status = *status;
+                self.undelivered
+                    .push_back(Input::Pool(Change::Upsert(self.pool.clone())));
+                Done::Pool {
+                    key: Key::from(&pool),
+                    outcome: Outcome::Done,
+                }
+            }
+            Action::LabelNode { node, .. } => Done::Node {
+                node,
+                outcome: Outcome::Done,
+            },
+            Action::Record { .. } => return None,
+        })
+    }
+
+    /// The CRD's set-once rule.
+    fn claim(&mut self, key: &Key, uid: &str, claim: &Claim) -> bool {
+        let Some(view) = self
+            .warm_pods
+            .get_mut(key)
+            .filter(|v| v.identity.uid == uid)
+        else {
+            return false;
+        };
+        if view.claim != Claim::Free && view.claim != *claim {
+            return false;
+        }
+        view.claim = claim.clone();
+        view.phase = Some(if *claim == Claim::Retired {
+            WarmPodPhase::Terminating
+        } else {
+            WarmPodPhase::Assigned
+        });
+        self.warm_pod_event(key);
+        true
+    }
+
+    /// No live sandbox may lose the pod it is published on.
+    fn assert_not_in_use(&self, key: &Key) {
+        if let Some(Claim::Sandbox(uid)) = self.warm_pods.get(key).map(|v| v.claim.clone())
+            && let Some(sandbox) = self.sandboxes.get(&uid)
+        {
+            let published_here = sandbox.pod_name.as_ref() == Some(&key.name)
+                && sandbox.phase == Some(SandboxPhase::Running);
+            assert!(!published_here, "the pod of a running sandbox was removed");
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(pod) = self.pods.remove(key) {
+            self.undelivered
+                .push_back(Input::Pod(Change::Remove(key.clone(), pod.identity.uid)));
+        }
+        if let Some(view) = self.warm_pods.remove(key) {
+            self.undelivered.push_back(Input::WarmPod(Change::Remove(
+                key.clone(),
+                view.identity.uid,
+            )));
+        }
+    }
+
+    fn create_pod(&mut self, key: &Key) {
+        let Some(owner) = self.warm_pods.get(key).map(|v| v.identity.uid.clone()) else {
+            return;
+        };
+        if self.pods.contains_key(key) {
+            return;
+        }
+        let view = PodView {
+            identity: self.identity(&key.name),
+            warm_pod: Some(owner),
+            managed: true,
+            ended: None,
+        };
+        self.pods.insert(key.clone(), view.clone());
+        self.undelivered.push_back(Input::Pod(Change::Upsert(view)));
+    }
+
+    /// Lets everything come to rest, with all agents up and nothing lost.
+    pub fn settle(&mut self) {
+        for node in NODES {
+            if !self.streams.contains_key(node) {
+                self.stream_up(node);
+            }
+        }
+        for _ in 0..400 {
+            self.deliver(usize::MAX);
+            while !self.under_way.is_empty() {
+                self.carry_out(0, true);
+            }
+            for key in self.warm_pods.keys().cloned().collect::<Vec<_>>() {
+                self.pod_becomes_ready(&key);
+                self.publish(&key);
+            }
+            self.advance(500);
+        }
+    }
+
+    pub fn conditions(&self, uid: &str) -> &[Condition] {
+        &self.sandboxes[uid].conditions
+    }
+}
+
+fn runtime() -> RuntimeEnvironment {
+    let mut runtime = RuntimeEnvironment::new(
+        "python",
+        RuntimeEnvironmentSpec {
+            image: "image".into(),
+            language: "python".into(),
+            ..RuntimeEnvironmentSpec::default()
+        },
+    );
+    runtime.metadata = ObjectMeta {
+        name: Some("python".into()),
+        ..ObjectMeta::default()
+    };
+    runtime
+}
