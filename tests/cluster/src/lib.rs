@@ -36,6 +36,6 @@ pub use down::down;
 pub use error::{Error, Result};
 pub use operate::ComponentHandle;
 pub use plan::{MAX_INSTANCE, Plan};
-pub use target::{Choice, Target, choose};
+pub use target::{Choice, Target, choose, choose_with, down_kind};
 pub use tools::Tools;
 pub use up::UpOptions;

@@ -30,7 +30,12 @@ pub enum Choice {
 
 /// Looks at the environment and the machine and decides.
 pub fn choose() -> Choice {
-    decide(std::env::var_os("KUBECONFIG").map(PathBuf::from), || {
+    choose_with(std::env::var_os("KUBECONFIG").map(PathBuf::from))
+}
+
+/// The same for a caller that knows better than the environment whether a cluster is given.
+pub fn choose_with(kubeconfig: Option<PathBuf>) -> Choice {
+    decide(kubeconfig, || {
         find("kind").is_some()
             && find("docker").is_some()
             && succeeds(&mut command("docker", ["info"]))
@@ -59,7 +64,12 @@ pub enum Target {
 impl Target {
     /// Opens what [`choose`] finds, making it if needed.
     pub fn open(options: &UpOptions) -> Result<Self> {
-        match choose() {
+        Self::open_as(choose(), options)
+    }
+
+    /// Opens what was chosen, making it if needed.
+    pub fn open_as(choice: Choice, options: &UpOptions) -> Result<Self> {
+        match choice {
             // The local cluster's own kubeconfig, from `pilotlight-cluster env`: all its possibilities remain.
             Choice::Given(path) => match path.parent() {
                 Some(dir) if State::path(dir).exists() => Cluster::attach(dir).map(Self::Local),
@@ -134,13 +144,26 @@ fn kind<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     command("kind", args)
 }
 
+fn kind_runs() -> Result<bool> {
+    let known = run(&mut kind(["get", "clusters"]))?;
+    Ok(known.lines().any(|line| line.trim() == KIND_NAME))
+}
+
+/// Removes the kind cluster, where there is one.
+pub fn down_kind() -> Result<()> {
+    if kind_runs()? {
+        say(format_args!("removing the kind cluster {KIND_NAME}"));
+        run(&mut kind(["delete", "cluster", "--name", KIND_NAME]))?;
+    }
+    Ok(())
+}
+
 /// Finds or makes the kind cluster and writes its kubeconfig into a file of its own, never into the user's.
 fn open_kind(nodes: usize) -> Result<PathBuf> {
     let folder = cache::root().join("kind");
     files::create_dir(&folder)?;
     let kubeconfig = folder.join("kubeconfig");
-    let known = run(&mut kind(["get", "clusters"]))?;
-    if known.lines().any(|line| line.trim() == KIND_NAME) {
+    if kind_runs()? {
         run(kind(["export", "kubeconfig", "--name", KIND_NAME, "--kubeconfig"]).arg(&kubeconfig))?;
         return Ok(kubeconfig);
     }

@@ -4,12 +4,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use pilotlight_cluster::Cluster;
+use anyhow::{Context, Result, bail};
+use pilotlight_cluster::{Choice, Cluster, Target, down_kind};
 
 use crate::images::{self, ImageNames};
 use crate::progress::say;
-use crate::{Source, local, run, target_dir, wait, workspace};
+use crate::{Source, local, run, source, target_dir, wait, workspace};
 
 /// Namespace of the installation; the chart's names follow from the release's, which is `pilotlight`.
 pub const NAMESPACE: &str = "pilotlight-system";
@@ -100,11 +100,21 @@ impl Installation {
 /// there already is used: a second call brings only what changed.
 pub fn install(options: &InstallOptions) -> Result<Installation> {
     let own = own_kubeconfig();
-    let source = Source::choose(&own);
-    let (installation, names) = match source {
-        Source::Given => given()?,
-        Source::Kind => kind(options.nodes, own)?,
-        Source::Local => local_cluster(options.nodes, &own)?,
+    let cluster = local::options(options.nodes);
+    let (installation, names) = match source::choose(&own) {
+        given @ Choice::Given(_) => match Target::open_as(given, &cluster)? {
+            target @ Target::Given(_) => given_cluster(&target)?,
+            // The local cluster under its own name.
+            target => made_here(|| Ok(target), own)?,
+        },
+        Choice::Local if !nix::unistd::geteuid().is_root() => bail!(
+            "the local cluster needs root (namespaces, mounts, cgroups); be root, or name another cluster by KUBECONFIG"
+        ),
+        choice => {
+            let open =
+                || Target::open_as(choice, &cluster).context("there is no cluster to install into");
+            made_here(open, own)?
+        }
     };
     wait::reachable(&mut installation.kubectl())?;
     chart(&installation, &names, &options.values)?;
@@ -115,27 +125,13 @@ pub fn install(options: &InstallOptions) -> Result<Installation> {
 /// Takes it all away again: a cluster that was made here as a whole, of a given one only what was installed.
 pub fn down() -> Result<()> {
     let own = own_kubeconfig();
-    match Source::choose(&own) {
-        Source::Given => {
-            let installation = of_given(String::new())?;
-            say("uninstalling; the CRDs stay, and with them your objects");
-            run::show(installation.helm().args([
-                "uninstall",
-                RELEASE,
-                "-n",
-                NAMESPACE,
-                "--ignore-not-found",
-                "--wait",
-            ]))?;
-            run::show(installation.kubectl().args([
-                "delete",
-                "namespace",
-                NAMESPACE,
-                "--ignore-not-found",
-            ]))?;
-        }
-        Source::Kind => local::kind_down()?,
-        Source::Local => local::down()?,
+    match source::choose(&own) {
+        given @ Choice::Given(_) => match Target::open_as(given, &local::options(0))? {
+            Target::Local(cluster) => pilotlight_cluster::down(cluster.dir(), 0)?,
+            target => uninstall(&of_target(&target, target.kubeconfig().to_path_buf(), "")?)?,
+        },
+        Choice::Kind => down_kind()?,
+        Choice::Local => local::down()?,
     }
     match std::fs::remove_file(&own) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -145,85 +141,67 @@ pub fn down() -> Result<()> {
     }
 }
 
+fn uninstall(installation: &Installation) -> Result<()> {
+    say("uninstalling; the CRDs stay, and with them your objects");
+    run::show(installation.helm().args([
+        "uninstall",
+        RELEASE,
+        "-n",
+        NAMESPACE,
+        "--ignore-not-found",
+        "--wait",
+    ]))?;
+    run::show(
+        installation
+            .kubectl()
+            .args(["delete", "namespace", NAMESPACE, "--ignore-not-found"]),
+    )
+}
+
 fn own_kubeconfig() -> PathBuf {
     target_dir().join("kubeconfig")
 }
 
-fn given() -> Result<(Installation, ImageNames)> {
-    let names = ImageNames::from_environment()?;
-    say("using the cluster that KUBECONFIG names");
-    Ok((of_given(names.python.clone())?, names))
-}
-
-fn of_given(python_image: String) -> Result<Installation> {
+fn of_target(target: &Target, kubeconfig: PathBuf, python_image: &str) -> Result<Installation> {
     Ok(Installation {
-        // May be a list of files; kubectl and helm read the variable as it is.
-        kubeconfig: std::env::var_os("KUBECONFIG").unwrap_or_default().into(),
+        kubeconfig,
         namespace: NAMESPACE.to_owned(),
-        python_image,
-        source: Source::Given,
-        kubectl: tool("kubectl")?,
-        helm: tool("helm")?,
+        python_image: python_image.to_owned(),
+        source: Source::of(target),
+        kubectl: target.tool("kubectl")?,
+        helm: target.tool("helm")?,
     })
 }
 
-fn kind(nodes: usize, kubeconfig: PathBuf) -> Result<(Installation, ImageNames)> {
-    let [scheduler, node_agent] = images::packed()?;
-    let python = images::python()?;
-    local::kind_up(nodes, &kubeconfig)?;
-    for image in [&scheduler, &node_agent, &python] {
-        local::kind_load(&image.archive)?;
-    }
-    let installation = Installation {
-        kubeconfig,
-        namespace: NAMESPACE.to_owned(),
-        python_image: python.name.clone(),
-        source: Source::Kind,
-        kubectl: tool("kubectl")?,
-        helm: tool("helm")?,
-    };
-    Ok((
-        installation,
-        ImageNames {
-            scheduler: scheduler.name,
-            node_agent: node_agent.name,
-            python: python.name,
-        },
-    ))
+fn given_cluster(target: &Target) -> Result<(Installation, ImageNames)> {
+    let names = ImageNames::from_environment()?;
+    say("using the cluster that KUBECONFIG names");
+    let kubeconfig = target.kubeconfig().to_path_buf();
+    Ok((of_target(target, kubeconfig, &names.python)?, names))
 }
 
-fn local_cluster(nodes: usize, kubeconfig: &Path) -> Result<(Installation, ImageNames)> {
-    // First what can fail without leaving anything behind, the quickest to tell at the front.
-    ensure!(
-        nix::unistd::geteuid().is_root(),
-        "the local cluster needs root (namespaces, mounts, cgroups); be root, or name another cluster by KUBECONFIG"
-    );
+fn made_here(
+    open: impl FnOnce() -> Result<Target>,
+    kubeconfig: PathBuf,
+) -> Result<(Installation, ImageNames)> {
+    // First what can fail without leaving anything behind.
     let [scheduler, node_agent] = images::packed()?;
-    let cluster = local::up(nodes)?;
-    publish(cluster.kubeconfig(), kubeconfig)?;
+    let target = open()?;
+    publish(target.kubeconfig(), &kubeconfig)?;
     let python = images::python()?;
-    let installation = Installation {
-        kubeconfig: kubeconfig.to_path_buf(),
-        namespace: NAMESPACE.to_owned(),
-        python_image: python.name.clone(),
-        source: Source::Local,
-        kubectl: cluster.tool("kubectl")?,
-        helm: cluster.tool("helm")?,
-    };
+    let installation = of_target(&target, kubeconfig, &python.name)?;
     let present = present_images(&installation);
     for image in [&scheduler, &node_agent, &python] {
         if !present.contains(&image.name) {
-            cluster.load_image(&image.archive)?;
+            target.load_image(&image.archive)?;
         }
     }
-    Ok((
-        installation,
-        ImageNames {
-            scheduler: scheduler.name,
-            node_agent: node_agent.name,
-            python: python.name,
-        },
-    ))
+    let names = ImageNames {
+        scheduler: scheduler.name,
+        node_agent: node_agent.name,
+        python: python.name,
+    };
+    Ok((installation, names))
 }
 
 /// The images that every node reports. An image not reported yet is loaded again, which does no harm.
@@ -275,18 +253,6 @@ fn publish(from: &Path, to: &Path) -> Result<()> {
         std::fs::rename(&partial, to)
     };
     copy().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
-}
-
-/// `helm` or `kubectl` of the user's, else the one that `pilotlight-cluster` builds.
-pub fn tool(name: &str) -> Result<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    match std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|program| program.is_file())
-    {
-        Some(program) => Ok(program),
-        None => Ok(pilotlight_cluster::Tools::only(name)?),
-    }
 }
 
 fn chart(installation: &Installation, names: &ImageNames, values: &[String]) -> Result<()> {

@@ -15,7 +15,7 @@ pub mod suite;
 mod wait;
 
 pub use images::{ImageNames, pack};
-pub use install::{InstallOptions, Installation, NAMESPACE, down, install, tool};
+pub use install::{InstallOptions, Installation, NAMESPACE, down, install};
 pub use source::Source;
 
 use std::path::{Path, PathBuf};

@@ -1,9 +1,8 @@
-//! Which cluster is used: a given one, else kind where Docker answers, else the local one.
+//! Which cluster is used, in the words of this crate's callers.
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
 
-use crate::run;
+use pilotlight_cluster::{Choice, Target, choose_with};
 
 /// Where the cluster comes from.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -17,26 +16,20 @@ pub enum Source {
 }
 
 impl Source {
-    /// The choice for this machine. `own` is the kubeconfig that `make up` writes: naming that one again, as its
-    /// closing words suggest, is no choice of another cluster.
-    pub(crate) fn choose(own: &Path) -> Self {
-        let given = std::env::var_os("KUBECONFIG")
-            .is_some_and(|value| !value.is_empty() && !same_file(Path::new(&value), own));
-        Self::of(given, || {
-            run::succeeds(Command::new("docker").args(["info"]))
-                && run::succeeds(Command::new("kind").arg("version"))
-        })
-    }
-
-    fn of(given: bool, kind_works: impl FnOnce() -> bool) -> Self {
-        if given {
-            Self::Given
-        } else if kind_works() {
-            Self::Kind
-        } else {
-            Self::Local
+    pub(crate) fn of(target: &Target) -> Self {
+        match target {
+            Target::Given(_) => Self::Given,
+            Target::Kind(_) => Self::Kind,
+            Target::Local(_) => Self::Local,
         }
     }
+}
+
+/// The choice for this machine. `own` is the kubeconfig that `make up` writes: to name that one again, as its closing
+/// words suggest, is not to choose another cluster.
+pub(crate) fn choose(own: &Path) -> Choice {
+    let given = std::env::var_os("KUBECONFIG").map(PathBuf::from);
+    choose_with(given.filter(|path| !same_file(path, own)))
 }
 
 fn same_file(a: &Path, b: &Path) -> bool {
@@ -49,13 +42,6 @@ fn same_file(a: &Path, b: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_given_cluster_wins_over_kind_over_the_local_one() {
-        assert_eq!(Source::of(true, || true), Source::Given);
-        assert_eq!(Source::of(false, || true), Source::Kind);
-        assert_eq!(Source::of(false, || false), Source::Local);
-    }
 
     #[test]
     fn one_file_by_two_names_is_the_same() {

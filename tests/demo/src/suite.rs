@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
+use pilotlight_cluster::Choice;
 use tokio::process::{Child, Command};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::{Source, local, target_dir, workspace};
+use crate::{local, source, target_dir, workspace};
 
 /// How often a step that takes long says that it is still at it.
 const REMINDER: Duration = Duration::from_mins(1);
@@ -103,7 +104,7 @@ pub async fn run(only: &str) -> Result<bool> {
     }
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
     let own = target_dir().join("kubeconfig");
-    let ours = Source::choose(&own) == Source::Local && local::running().is_none();
+    let ours = source::choose(&own) == Choice::Local && local::running().is_none();
 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

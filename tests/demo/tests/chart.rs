@@ -6,7 +6,8 @@ mod tests {
     use std::path::{Path, PathBuf};
     use std::process::{Command, Output};
 
-    use pilotlight_demo::{NAMESPACE, tool, workspace};
+    use pilotlight_cluster::Target;
+    use pilotlight_demo::{NAMESPACE, workspace};
     use serde_json::{Value, json};
 
     const EVERY_OPTION: &str = concat!(
@@ -18,8 +19,13 @@ mod tests {
         workspace().join("deploy/chart")
     }
 
+    /// The user's, else the one that the local cluster brings.
+    fn helm_program() -> PathBuf {
+        Target::Given(PathBuf::new()).tool("helm").unwrap()
+    }
+
     fn helm(arguments: &[&str]) -> Output {
-        Command::new(tool("helm").unwrap())
+        Command::new(helm_program())
             .args(arguments)
             .output()
             .unwrap()
