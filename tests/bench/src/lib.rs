@@ -1,1 +1,15 @@
-//! Being written.
+//! The load generator, and the measuring tools that the end-to-end tests share with it.
+//!
+//! `main.rs` reads the arguments; [`run`] is the order of the measurements; every number that is printed comes
+//! from [`stats`], [`requests`] or [`process`], each of them without a clock of its own.
+
+pub mod args;
+pub mod connect;
+pub mod hub;
+pub mod load;
+pub mod objects;
+pub mod process;
+pub mod report;
+pub mod requests;
+pub mod run;
+pub mod stats;

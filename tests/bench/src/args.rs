@@ -1,0 +1,33 @@
+//! What can be chosen on the command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// Measures assignments on the cluster against the floor of the same run: a create and two dependent status
+/// patches, each seen by watch. During the floor the scheduler is scaled to nothing, so that nobody else writes.
+#[derive(Clone, Debug, Parser)]
+#[command(version)]
+pub struct Args {
+    /// Assignments of the serial mode.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..10_000))]
+    pub serial: u32,
+    /// Assignments at once in the burst mode.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..1000))]
+    pub burst: u32,
+    /// Repetitions of the burst and of its floor; the samples are taken together.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..100))]
+    pub bursts: u32,
+    /// Arrivals a second in the rate mode.
+    #[arg(long, default_value_t = 5.0)]
+    pub rate: f64,
+    /// Seconds of the rate mode.
+    #[arg(long, default_value_t = 20)]
+    pub rate_seconds: u32,
+    /// Seed of the arrivals.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Where the numbers go; `bench.json` in the target folder where it is left out.
+    #[arg(long)]
+    pub output: Option<PathBuf>,
+}

@@ -1,0 +1,329 @@
+//! The order of the measurements: floor, assignments, floor again.
+//!
+//! The floor is taken before and after, so that a machine that gets slower or faster on the way shows, and with
+//! the scheduler scaled to nothing, so that nobody but the measurement writes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::apps::v1::Deployment;
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use pilotlight_demo::{Installation, target_dir};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use serde_json::json;
+
+use crate::args::Args;
+use crate::connect::connect;
+use crate::hub::{Hub, Objects};
+use crate::load::{Field, SharedField, burst, names, serial, timetable};
+use crate::objects;
+use crate::process::{self, Reading};
+use crate::report::Report;
+use crate::requests::Writes;
+use crate::stats::{Samples, arrivals, count, rounded};
+
+const NAMESPACE: &str = "pilotlight-bench";
+const FLOOR_NAMESPACE: &str = "pilotlight-bench-floor";
+/// Name of the RuntimeEnvironment and of the pool.
+const NAME: &str = "pilotlight-bench";
+const DEPLOYMENT: &str = "pilotlight-scheduler";
+/// Pods beyond the largest block, so that the last of a block does not depend on one slow pod.
+const SPARE: u32 = 5;
+/// Largest block of the serial mode: its pods are not refilled before it is through.
+const BLOCK: u32 = 50;
+/// Assignments before the first that counts: connections, caches and certificates are warm after them.
+const WARM_UP: u32 = 3;
+/// What follows an assignment, events above all, is written within this time; only then writes are counted.
+const SETTLE: Duration = Duration::from_secs(3);
+/// How long the scheduler may take to go or to come.
+const SCALE_LIMIT: Duration = Duration::from_mins(2);
+
+struct Bench {
+    client: Client,
+    system: String,
+    scheduler_pods: Hub,
+    replicas: i32,
+    field: SharedField,
+    floor: SharedField,
+    args: Args,
+}
+
+/// Measures, prints, and writes the file. What was created is removed, whatever happens.
+pub async fn run(installation: &Installation, args: &Args) -> Result<()> {
+    let client = connect(installation).await?;
+    let system = installation.namespace.clone();
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &system);
+    let deployment = deployments.get(DEPLOYMENT).await?;
+    let bench = Bench {
+        scheduler_pods: Hub::open(objects::api(&client, &system, &objects::pods())).await?,
+        replicas: deployment.spec.and_then(|s| s.replicas).unwrap_or(2).max(1),
+        field: Arc::new(Field::open(&client, NAMESPACE).await?),
+        floor: Arc::new(Field::open(&client, FLOOR_NAMESPACE).await?),
+        args: args.clone(),
+        client,
+        system,
+    };
+    let measured = bench.measure(installation).await;
+    let cleaned = bench.clean_up().await;
+    let report = measured?;
+    cleaned?;
+    println!();
+    for line in report.lines() {
+        println!("{line}");
+    }
+    let output = args
+        .output
+        .clone()
+        .unwrap_or_else(|| target_dir().join("bench.json"));
+    let json = serde_json::to_string_pretty(&report)?;
+    std::fs::write(&output, json + "\n")
+        .with_context(|| format!("cannot write {}", output.display()))?;
+    println!("numbers in {}", output.display());
+    Ok(())
+}
+
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Scheduler and agents.
+fn readings() -> Result<(Reading, Reading)> {
+    Ok((
+        process::read("pilotlight-scheduler")?,
+        process::read("pilotlight-node-agent")?,
+    ))
+}
+
+impl Bench {
+    async fn measure(&self, installation: &Installation) -> Result<Report> {
+        let Args { burst, bursts, .. } = self.args;
+        let size = (burst.max(BLOCK.min(self.args.serial)) + SPARE).max(WARM_UP + SPARE);
+        say(&format!("filling a pool of {size} warm pods"));
+        let runtimes = Api::all_with(self.client.clone(), &objects::runtimes());
+        let runtime = objects::runtime(NAME, &installation.python_image);
+        objects::apply(&runtimes, &runtime).await?;
+        self.pool(size, size).await?;
+        self.field.filled(to_usize(size)).await?;
+
+        say("floor: the scheduler is away");
+        self.scale(0).await?;
+        let mut floor = self
+            .floor_serial("before", self.args.serial.div_ceil(2))
+            .await?;
+        let mut floor_burst = Samples::default();
+        for round in 0..bursts {
+            floor_burst.add(self.floor_burst(&format!("burst-{round}"), burst).await?);
+        }
+        self.scale(self.replicas).await?;
+
+        let (before_scheduler, before_agent) = readings()?;
+        let warm_up = self.assignments("warm-up", WARM_UP).await;
+        anyhow::ensure!(warm_up.failed == 0, "no sandbox gets to Running; see above");
+        self.refill(size).await?;
+
+        say("serial assignments");
+        let mut assigned = Samples::default();
+        let mut writes = Writes::default();
+        let mut left = self.args.serial;
+        while left > 0 {
+            let block = left.min(BLOCK);
+            let before = Writes::read(&self.client).await?;
+            assigned.add(self.assignments(&format!("serial-{left}"), block).await);
+            tokio::time::sleep(SETTLE).await;
+            let added = Writes::read(&self.client).await?.since(&before);
+            for (what, n) in added.0 {
+                *writes.0.entry(what).or_insert(0) += n;
+            }
+            left -= block;
+            self.refill(size).await?;
+        }
+
+        let mut at_once = Samples::default();
+        for round in 0..bursts {
+            say(&format!("burst of {burst}, {} of {bursts}", round + 1));
+            let field = Arc::clone(&self.field);
+            at_once.add(
+                crate::load::burst(&names(&format!("burst-{round}"), burst), move |name| {
+                    let field = Arc::clone(&field);
+                    async move { field.assign(&name, NAME).await }
+                })
+                .await,
+            );
+            self.refill(size).await?;
+        }
+
+        let by_rate = self.rate(size).await?;
+        let (after_scheduler, after_agent) = readings()?;
+
+        say("floor once more");
+        self.field.clear().await?;
+        self.scale(0).await?;
+        let again = self
+            .floor_serial("after", self.args.serial.div_ceil(2))
+            .await?;
+        self.scale(self.replicas).await?;
+        say(&format!(
+            "floor p50 before {:.1} ms, after {:.1} ms",
+            floor.summary(None).p50_ms,
+            again.summary(None).p50_ms
+        ));
+        floor.add(again);
+
+        let floor = floor.summary(None);
+        let floor_burst = floor_burst.summary(None).p50_ms;
+        let mut burst = at_once.summary(Some(floor_burst));
+        burst.floor_p50_ms = Some(floor_burst);
+        let n = assigned.took.len();
+        let total = writes.total_without(&["POST sandboxes"]);
+        Ok(Report {
+            serial: assigned.summary(Some(floor.p50_ms)),
+            rate: by_rate.summary(Some(floor.p50_ms)),
+            floor,
+            burst,
+            writes_per_assignment: rounded(count(usize::try_from(total)?) / count(n.max(1))),
+            writes: writes.0,
+            writes_n: n,
+            scheduler: process::used(&before_scheduler, &after_scheduler),
+            agent: process::used(&before_agent, &after_agent),
+        })
+    }
+
+    async fn pool(&self, min: u32, max: u32) -> Result<()> {
+        let pools = objects::api(&self.client, NAMESPACE, &objects::warm_pools());
+        objects::apply(&pools, &objects::warm_pool(NAME, NAME, min, max)).await
+    }
+
+    /// Ends all sandboxes and waits until the pool is full again.
+    async fn refill(&self, size: u32) -> Result<()> {
+        self.field.clear().await?;
+        self.field.filled(to_usize(size)).await
+    }
+
+    async fn assignments(&self, prefix: &str, n: u32) -> Samples {
+        let field = &self.field;
+        serial(&names(prefix, n), |name| async move {
+            field.assign(&name, NAME).await
+        })
+        .await
+    }
+
+    async fn floor_serial(&self, prefix: &str, n: u32) -> Result<Samples> {
+        let names = names(prefix, n);
+        self.floor.floor_warm_pods(&names).await?;
+        let field = &self.floor;
+        let samples = serial(&names, |name| async move { field.floor(&name).await }).await;
+        self.clear_floor().await?;
+        Ok(samples)
+    }
+
+    async fn floor_burst(&self, prefix: &str, n: u32) -> Result<Samples> {
+        let names = names(prefix, n);
+        self.floor.floor_warm_pods(&names).await?;
+        let field = Arc::clone(&self.floor);
+        let samples = burst(&names, move |name| {
+            let field = Arc::clone(&field);
+            async move { field.floor(&name).await }
+        })
+        .await;
+        self.clear_floor().await?;
+        Ok(samples)
+    }
+
+    async fn clear_floor(&self) -> Result<()> {
+        self.floor.clear().await?;
+        self.floor.clear_warm_pods().await
+    }
+
+    /// Arrivals by chance; each sandbox ends as soon as it ran, and the pool refills all the while.
+    async fn rate(&self, size: u32) -> Result<Samples> {
+        let Args {
+            rate,
+            rate_seconds,
+            seed,
+            ..
+        } = self.args;
+        say(&format!(
+            "{rate} arrivals a second for {rate_seconds} s, with refill"
+        ));
+        self.pool(size, 0).await?;
+        let length = Duration::from_secs(u64::from(rate_seconds));
+        let offsets = arrivals(&mut StdRng::seed_from_u64(seed), rate, length);
+        let field = Arc::clone(&self.field);
+        let samples = timetable(
+            &names("rate", u32::try_from(offsets.len())?),
+            &offsets,
+            move |name| {
+                let field = Arc::clone(&field);
+                async move {
+                    let took = field.assign(&name, NAME).await;
+                    field.delete(&name).await?;
+                    took
+                }
+            },
+        )
+        .await;
+        self.pool(size, size).await?;
+        Ok(samples)
+    }
+
+    /// Sets the number of schedulers and waits until there are as many, ready.
+    async fn scale(&self, replicas: i32) -> Result<()> {
+        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), &self.system);
+        let patch = json!({ "spec": { "replicas": replicas } });
+        deployments
+            .patch(DEPLOYMENT, &PatchParams::default(), &Patch::Merge(&patch))
+            .await?;
+        let wanted = usize::try_from(replicas)?;
+        self.scheduler_pods
+            .expect_all(move |all| {
+                let pods = all.values().filter(|pod| {
+                    let labels = pod.metadata.labels.as_ref();
+                    labels.and_then(|l| l.get("app.kubernetes.io/component"))
+                        == Some(&"scheduler".to_owned())
+                });
+                let ready: Vec<bool> = pods.map(is_pod_ready).collect();
+                ready.len() == wanted && ready.iter().all(|r| *r)
+            })
+            .within(SCALE_LIMIT)
+            .await
+            .with_context(|| format!("the scheduler did not get to {replicas} replicas"))?;
+        Ok(())
+    }
+
+    async fn clean_up(&self) -> Result<()> {
+        say("removing what was made");
+        let scaled = self.scale(self.replicas).await;
+        // While the scheduler is there to see it: it takes the idle pods away with their pool.
+        let pools = objects::api(&self.client, NAMESPACE, &objects::warm_pools());
+        objects::delete(&pools, NAME).await?;
+        self.field.clear().await?;
+        let empty = self.field.warm_pods.expect_all(Objects::is_empty);
+        let emptied = empty.within(SCALE_LIMIT).await;
+        objects::delete_namespace(&self.client, NAMESPACE).await?;
+        objects::delete_namespace(&self.client, FLOOR_NAMESPACE).await?;
+        let runtimes = Api::all_with(self.client.clone(), &objects::runtimes());
+        objects::delete(&runtimes, NAME).await?;
+        scaled?;
+        emptied
+            .map(drop)
+            .context("WarmPods of the deleted pool were left; their namespace is being deleted")
+    }
+}
+
+fn is_pod_ready(pod: &kube::api::DynamicObject) -> bool {
+    let conditions = pod.data.pointer("/status/conditions");
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions
+            .and_then(serde_json::Value::as_array)
+            .is_some_and(|all| {
+                all.iter()
+                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
+            })
+}
+
+fn to_usize(n: u32) -> usize {
+    usize::try_from(n).unwrap_or(usize::MAX)
+}
