@@ -360,8 +360,10 @@ fn wants_phase(status: &WarmPodStatusView, ready: bool) -> bool {
 }
 
 fn publication(assignment: &Assignment, node: &str, now: Timestamp) -> Value {
+    // Conditions count in seconds everywhere in Kubernetes.
+    let second = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let yes = |type_, reason, message: &str| {
-        Condition::new(type_, ConditionStatus::True, reason, message, now)
+        Condition::new(type_, ConditionStatus::True, reason, message, second)
     };
     json!({
         "metadata": {"uid": assignment.sandbox.uid},

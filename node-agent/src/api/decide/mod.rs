@@ -247,8 +247,7 @@ impl State {
                 .values_mut()
                 .find(|pod| pod.facts.warm_pod.uid == key.0)
         {
-            pod.served_by.get_or_insert_with(|| key.1.clone());
-            pod.published = pod.served_by.as_ref() == Some(&key.1);
+            pod.is_published(&key.1, now);
         }
         let Some(entry) = self.assignments.entries.get_mut(key) else {
             return;

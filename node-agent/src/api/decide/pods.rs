@@ -29,6 +29,11 @@ const WATCH_PATIENCE: Duration = Duration::from_secs(10);
 /// A WarmPod that is Ready is looked at again this often, in case somebody reset it.
 const WARM_RESYNC: Duration = Duration::from_mins(10);
 
+/// The first heartbeat comes so long after the pod was prepared, or up to a half sooner.
+const FIRST_HEARTBEAT: Duration = Duration::from_mins(1);
+/// The first usage is written so long after the publication, or up to a half sooner: never in the middle of a burst.
+const FIRST_USAGE: Duration = Duration::from_secs(30);
+
 /// The condition's reasons. Programs match on them, so a word is never changed.
 pub mod reason {
     /// True: confined and running.
@@ -149,8 +154,9 @@ impl Pod {
     pub fn inspected(&mut self, inspection: &PodInspection, now: Time) {
         match verdict(&self.facts, inspection) {
             Verdict::Confined => {
-                if self.seccomp != Seccomp::Confined {
-                    self.heartbeat_at = self.heartbeat_at.min(now);
+                if self.heartbeat_at == Time::MAX {
+                    // What makes the WarmPod Ready is a sign of life too, so the first beat has time.
+                    self.heartbeat_at = about(now, FIRST_HEARTBEAT, 2, &self.facts.uid);
                 }
                 self.seccomp = Seccomp::Confined;
                 self.doubts = 0;
@@ -335,6 +341,15 @@ impl Pod {
     /// Whether heartbeats are sent for it.
     pub fn beats(&self) -> bool {
         self.prepared() && self.warm_state != Warm::Gone
+    }
+
+    /// It is published for the sandbox with this UID.
+    pub fn is_published(&mut self, sandbox: &str, now: Time) {
+        let served = self.served_by.get_or_insert_with(|| sandbox.to_owned());
+        if served == sandbox && !self.published {
+            self.published = true;
+            self.usage.not_before = about(now, FIRST_USAGE, 2, &self.facts.uid);
+        }
     }
 
     /// Something to spread its writes by.

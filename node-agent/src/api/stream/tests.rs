@@ -171,7 +171,13 @@ async fn a_stream_is_heard_made_again_and_told_every_change() {
     }
     assert_eq!(
         heard,
-        ["snapshot", "bookmark", "disconnected", "snapshot", "bookmark"]
+        [
+            "snapshot",
+            "bookmark",
+            "disconnected",
+            "snapshot",
+            "bookmark"
+        ]
     );
     setup.reports.send_modify(|report| report.ready = true);
     within(async {
