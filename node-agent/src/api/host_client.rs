@@ -69,25 +69,29 @@ impl HostSocket {
     async fn ask(&self, request: &Request) -> Result<Response, HostError> {
         let mut place = self.connection.lock().await;
         // Put back only after a whole answer: half of one would be taken for the next.
-        let connection = place.take();
-        let (answer, connection) =
-            tokio::time::timeout(TIMEOUT, exchange(&self.path, connection, request))
-                .await
-                .map_err(|_| HostError::Timeout)??;
+        let kept = place.take();
+        let asked = async {
+            if let Some(connection) = kept
+                && let Ok(answered) = exchange(connection, request).await
+            {
+                return Ok(answered);
+            }
+            // The kept one may be of a process that was replaced meanwhile; questions can be asked twice.
+            let stream = UnixStream::connect(&self.path).await?;
+            exchange(Framed::new(stream, codec()), request).await
+        };
+        let (answer, connection) = tokio::time::timeout(TIMEOUT, asked)
+            .await
+            .map_err(|_| HostError::Timeout)??;
         *place = Some(connection);
         Ok(answer)
     }
 }
 
 async fn exchange(
-    path: &Path,
-    connection: Option<Connection>,
+    mut connection: Connection,
     request: &Request,
 ) -> Result<(Response, Connection), HostError> {
-    let mut connection = match connection {
-        Some(connection) => connection,
-        None => Framed::new(UnixStream::connect(path).await?, codec()),
-    };
     connection
         .send(Bytes::from(serde_json::to_vec(request)?))
         .await?;
@@ -128,4 +132,76 @@ fn refused(response: &Response) -> HostError {
         Response::Inspected(_) => "inspections".to_owned(),
         Response::Usage(_) => "usage".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::kernel::Kernel;
+    use crate::host::serve::{bind, serve};
+
+    struct Silent;
+
+    impl Kernel for Silent {
+        fn inspect(&mut self, pods: &[PodUid]) -> Vec<PodInspection> {
+            let unseen = |uid: &PodUid| PodInspection {
+                uid: uid.clone(),
+                found: false,
+                containers: Vec::new(),
+                truncated: false,
+            };
+            pods.iter().map(unseen).collect()
+        }
+
+        fn usage(&mut self, pods: &[PodUid]) -> Vec<PodUsage> {
+            assert!(pods.len() <= MAX_PODS);
+            let used = |uid: &PodUid| PodUsage {
+                uid: uid.clone(),
+                cpu_micros: 1,
+                working_set_bytes: 1,
+                at_micros: 1,
+            };
+            pods.iter().map(used).collect()
+        }
+    }
+
+    fn start(path: &Path) -> tokio::task::JoinSet<()> {
+        let gid = nix::unistd::Gid::current().as_raw();
+        let uid = nix::unistd::Uid::current().as_raw();
+        let listener = bind(path, gid).unwrap();
+        let mut tasks = tokio::task::JoinSet::new();
+        tasks.spawn(async move { serve(listener, uid, Silent).await.unwrap() });
+        tasks
+    }
+
+    #[tokio::test]
+    async fn more_pods_than_fit_into_a_question_are_asked_about_in_several() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("host.sock");
+        let _server = start(&path);
+        let host = HostSocket::new(&path);
+        let pods: Vec<PodUid> = (0..150)
+            .map(|n| PodUid::try_from(format!("00000000-0000-0000-0000-{n:012x}")).unwrap())
+            .collect();
+        assert_eq!(host.usage(pods.clone()).await.unwrap().len(), 150);
+        assert_eq!(host.usage(Vec::new()).await.unwrap().len(), 0);
+        let seen = host.inspect(pods[..64].to_vec()).await.unwrap();
+        assert_eq!(seen.len(), 64);
+    }
+
+    #[tokio::test]
+    async fn a_host_that_was_replaced_is_asked_again_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("host.sock");
+        let host = HostSocket::new(&path);
+        assert!(matches!(
+            host.usage(Vec::new()).await,
+            Err(HostError::Socket(_))
+        ));
+        let server = start(&path);
+        host.usage(Vec::new()).await.unwrap();
+        drop(server);
+        let _server = start(&path);
+        host.usage(Vec::new()).await.unwrap();
+    }
 }
