@@ -1,0 +1,149 @@
+//! Bad input is refused with a reason, and hurts nobody else.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use kube::api::{Api, DynamicObject};
+use pilotlight_bench::hub::Hub;
+use pilotlight_bench::objects::{self, text};
+use pilotlight_e2e::environment::{PATIENCE, RUNTIME};
+use pilotlight_e2e::scene::{Scene, scene};
+use pilotlight_e2e::state::{condition, not_ready_reason};
+use serde_json::json;
+
+/// Far above what an assignment takes, far below any retry or resync.
+const SOON: Duration = Duration::from_secs(3);
+
+/// Another sandbox is served as if nothing were wrong.
+async fn others_are_served(scene: &Scene, name: &str) -> Result<()> {
+    let start = Instant::now();
+    scene.create(name).await?;
+    scene.running(name).await?;
+    let took = start.elapsed();
+    ensure!(took < SOON, "another sandbox took {took:?}");
+    Ok(())
+}
+
+/// A Warning event about the object, with this reason.
+async fn warned(scene: &Scene, about: &str, reason: &'static str) -> Result<()> {
+    let events = Hub::open(objects::api(
+        scene.client(),
+        &scene.namespace,
+        &objects::events(),
+    ))
+    .await?;
+    let about = about.to_owned();
+    events
+        .expect_all(move |all| {
+            all.values().any(|e| {
+                text(e, "/involvedObject/name") == Some(&about)
+                    && text(e, "/reason") == Some(reason)
+                    && text(e, "/type") == Some("Warning")
+            })
+        })
+        .within(PATIENCE)
+        .await
+        .with_context(|| format!("no Warning {reason}"))?;
+    Ok(())
+}
+
+#[test]
+fn an_unknown_runtime_is_refused_aloud_and_served_once_it_exists() {
+    scene("runtime", |scene| async move {
+        scene.filled_pool(3, 0).await?;
+        let late = format!("{}-late", scene.namespace);
+        let waiting = objects::sandbox("waiting", &late);
+        scene.create_with(scene.client(), &waiting).await?;
+        scene.waits_for("waiting", "RuntimeNotFound").await?;
+        let all = scene.sandboxes.objects();
+        let sandbox = &all[&(scene.namespace.clone(), "waiting".to_owned())];
+        let accepted = condition(sandbox, "Accepted").context("no Accepted condition")?;
+        ensure!(
+            accepted["status"] == "False" && accepted["reason"] == "RuntimeNotFound",
+            "{accepted}"
+        );
+        warned(&scene, "waiting", "RuntimeNotFound").await?;
+        others_are_served(&scene, "other").await?;
+
+        // Of the same image, and so of the same shape as the pool's pods.
+        let runtimes: Api<DynamicObject> =
+            Api::all_with(scene.client().clone(), &objects::runtimes());
+        let image = scene.environment.installation.python_image.clone();
+        objects::apply(&runtimes, &objects::runtime(&late, &image)).await?;
+        let served = scene.running("waiting").await;
+        objects::delete(&runtimes, &late).await?;
+        served.map(drop)
+    });
+}
+
+#[test]
+fn a_malformed_quantity_is_refused_at_admission() {
+    scene("quantity", |scene| async move {
+        let mut bad = objects::sandbox("bad", RUNTIME);
+        bad.data["spec"]["resources"]["cpu"] = "a lot".into();
+        let refused = scene.create_with(scene.client(), &bad).await;
+        let error = refused.err().context("the API server took it")?;
+        ensure!(
+            format!("{error:#}").contains("spec.resources.cpu"),
+            "{error:#}"
+        );
+        Ok(())
+    });
+}
+
+/// The schema's pattern lets it through; no machine has as much.
+#[test]
+fn an_impossible_quantity_is_refused_with_a_condition() {
+    scene("impossible", |scene| async move {
+        scene.filled_pool(1, 0).await?;
+        let mut bad = objects::sandbox("bad", RUNTIME);
+        bad.data["spec"]["resources"]["memory"] = "99999999999999999999Gi".into();
+        scene.create_with(scene.client(), &bad).await?;
+        scene.waits_for("bad", "InvalidResources").await?;
+        warned(&scene, "bad", "InvalidResources").await?;
+        others_are_served(&scene, "other").await
+    });
+}
+
+#[test]
+fn a_pool_with_min_above_max_is_refused_aloud_and_no_other_pool_suffers() {
+    scene("bounds", |scene| async move {
+        scene.filled_pool(2, 0).await?;
+        let bad = objects::warm_pool("bad", RUNTIME, 5, 2);
+        objects::apply(&scene.pool_api(), &bad).await?;
+        let pools = Hub::open(scene.pool_api()).await?;
+        pools
+            .expect(&scene.namespace, "bad", |o| {
+                o.is_some_and(|o| not_ready_reason(o) == Some("InvalidPoolSize"))
+            })
+            .within(PATIENCE)
+            .await
+            .context("the pool does not say InvalidPoolSize")?;
+        warned(&scene, "bad", "InvalidPoolSize").await?;
+        others_are_served(&scene, "other").await
+    });
+}
+
+/// Valid for the API server, and beyond what the programs' own type of a time can hold.
+#[test]
+fn an_object_that_does_not_parse_does_not_stop_the_watches() {
+    scene("unreadable", |scene| async move {
+        scene.filled_pool(2, 0).await?;
+        let spec = json!({ "spec": {
+            "poolRef": { "name": "pool" }, "lastHeartbeat": "9999-12-31T23:59:59Z",
+        }});
+        let bad = objects::object(&objects::warm_pods(), "unreadable", spec);
+        objects::create(&scene.warm_pod_api(), &bad).await?;
+        others_are_served(&scene, "after-bad-event").await?;
+        // Lists contain it too, not only events.
+        if let Some(faults) = pilotlight_e2e::faults::Faults::of(scene.environment) {
+            let leader = faults.leader().await?;
+            faults.kill([faults.scheduler(&leader)?])?;
+            scene.create("after-bad-list").await?;
+            scene.running("after-bad-list").await?;
+            faults.healed().await?;
+        }
+        others_are_served(&scene, "after-all").await?;
+        objects::delete(&scene.warm_pod_api(), "unreadable").await
+    });
+}
