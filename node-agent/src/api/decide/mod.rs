@@ -34,6 +34,7 @@ use pods::Pod;
 use usage::WRITE_INTERVAL;
 
 /// An assignment decided longer ago than this may have been published by another life of this agent: look before writing.
+/// Where the node's clock is ahead of the scheduler's that costs a read and nothing else.
 const FRESH: SignedDuration = SignedDuration::from_secs(5);
 /// For so long after the start every assignment may be an old one.
 const YOUNG: Duration = Duration::from_secs(10);
