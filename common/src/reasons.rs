@@ -37,6 +37,10 @@ pub enum Reason {
     WaitingForWarmPod,
     /// The pool's bounds contradict each other.
     InvalidPoolSize,
+    /// Packages or scripts to preload were asked for, and nothing runs them.
+    PreloadUnavailable,
+    /// A pool that follows its use was asked for, and nothing does that.
+    AutoScalingUnavailable,
 }
 
 impl Reason {
@@ -58,6 +62,8 @@ impl Reason {
             Self::NoWarmPool => "NoWarmPool",
             Self::WaitingForWarmPod => "WaitingForWarmPod",
             Self::InvalidPoolSize => "InvalidPoolSize",
+            Self::PreloadUnavailable => "PreloadUnavailable",
+            Self::AutoScalingUnavailable => "AutoScalingUnavailable",
         }
     }
 }

@@ -7,8 +7,9 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::kinds::{
-    Filesystem, ProfileRef, RuntimeEnvironment, SandboxProfile, SandboxResources, SandboxSpec,
-    SeccompProfile, SeccompType, SecurityContext, SecurityLevel, WarmPoolSpec,
+    Filesystem, ProfileRef, RuntimeEnvironment, SandboxProfile, SandboxProfileSpec,
+    SandboxResources, SandboxSpec, SeccompProfile, SeccompType, SecurityContext, SecurityLevel,
+    WarmPoolSpec,
 };
 use crate::quantity::{Bytes, MilliCpu, QuantityError};
 use crate::reasons::{Reason, Refusal};
@@ -279,6 +280,23 @@ pub fn resolve_pool(
             ),
         ));
     }
+    let packages = spec
+        .preload_packages
+        .as_ref()
+        .is_some_and(|p| !p.is_empty());
+    let scripts = spec.preload_scripts.as_ref().is_some_and(|s| !s.is_empty());
+    if packages || scripts {
+        return Err(Refusal::new(
+            Reason::PreloadUnavailable,
+            "the pool preloads packages or scripts, and nothing runs them yet; put them into the runtime's image",
+        ));
+    }
+    if spec.auto_scaling.as_ref().and_then(|a| a.enabled) == Some(true) {
+        return Err(Refusal::new(
+            Reason::AutoScalingUnavailable,
+            "autoScaling.enabled is true, and pools do not follow their use yet; set minSize",
+        ));
+    }
     let resources = spec.resources.as_ref().map(|r| SandboxResources {
         cpu: r.cpu.clone(),
         memory: r.memory.clone(),
@@ -310,6 +328,9 @@ fn template(
     defaults: &Defaults,
 ) -> Result<PodTemplate, Refusal> {
     let profile = profile.map(|p| &p.spec);
+    if let Some(profile) = profile {
+        fits_runtime(profile, runtime)?;
+    }
     let level = stricter(
         asked.level.unwrap_or_default(),
         profile.and_then(|p| p.security_level).unwrap_or_default(),
@@ -357,6 +378,13 @@ fn template(
     let read_only = config
         .and_then(|c| c.read_only_paths.clone())
         .unwrap_or_default();
+    let read_only_root = asked
+        .filesystem
+        .and_then(|f| f.read_only_root)
+        .unwrap_or(true);
+    let writable_paths = paths(writable, "writablePaths")?;
+    let read_only_paths = paths(read_only, "readOnlyPaths")?;
+    stay_read_only(&read_only_paths, &writable_paths, read_only_root)?;
     Ok(PodTemplate {
         namespace: namespace.to_owned(),
         image: runtime.spec.image.clone(),
@@ -368,13 +396,71 @@ fn template(
         runtime_class,
         run_as_user,
         run_as_group,
-        read_only_root: asked
-            .filesystem
-            .and_then(|f| f.read_only_root)
-            .unwrap_or(true),
-        writable_paths: paths(writable, "writablePaths")?,
-        read_only_paths: paths(read_only, "readOnlyPaths")?,
+        read_only_root,
+        writable_paths,
+        read_only_paths,
     })
+}
+
+/// A profile is for one language, and the packages it counts on must be in the image.
+fn fits_runtime(profile: &SandboxProfileSpec, runtime: &RuntimeEnvironment) -> Result<(), Refusal> {
+    if profile.language != runtime.spec.language {
+        return Err(Refusal::new(
+            Reason::ProfileInvalid,
+            format!(
+                "the SandboxProfile is for {}, and the runtime for {}",
+                shortened(&profile.language),
+                shortened(&runtime.spec.language)
+            ),
+        ));
+    }
+    let there = runtime
+        .spec
+        .pre_installed_packages
+        .as_deref()
+        .unwrap_or_default();
+    match profile
+        .pre_installed_packages
+        .iter()
+        .flatten()
+        .find(|p| !there.contains(p))
+    {
+        None => Ok(()),
+        Some(missing) => Err(Refusal::new(
+            Reason::ProfileInvalid,
+            format!(
+                "the SandboxProfile counts on package \"{}\", which the runtime does not list in preInstalledPackages",
+                shortened(missing)
+            ),
+        )),
+    }
+}
+
+/// Read-only paths are read-only because the root is; what a writable volume covers would not be.
+fn stay_read_only(
+    read_only: &[String],
+    writable: &[String],
+    read_only_root: bool,
+) -> Result<(), Refusal> {
+    let refused = |message: String| Err(Refusal::new(Reason::InvalidFilesystem, message));
+    let Some(first) = read_only.first() else {
+        return Ok(());
+    };
+    if !read_only_root {
+        return refused(format!(
+            "readOnlyPaths: {first} cannot be kept read-only with filesystem.readOnlyRoot: false"
+        ));
+    }
+    let below =
+        |a: &str, b: &str| a == b || a.strip_prefix(b).is_some_and(|rest| rest.starts_with('/'));
+    for path in read_only {
+        if let Some(other) = writable.iter().find(|w| below(path, w) || below(w, path)) {
+            return refused(format!(
+                "readOnlyPaths: {path} overlaps the writable path {other}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The stricter of two levels; `custom` says what to do differently and is no stricter than `standard`.

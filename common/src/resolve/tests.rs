@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kinds::{
-    FilesystemConfig, NetworkAccess, PoolResources, ResourceDefaults, ResourceRequirements,
-    RuntimeEnvironmentSpec, SandboxProfileSpec, Storage,
+    AutoScaling, FilesystemConfig, NetworkAccess, PoolResources, ResourceDefaults,
+    ResourceRequirements, RuntimeEnvironmentSpec, SandboxProfileSpec, Storage,
 };
 
 fn runtime(name: &str, language: &str, version: Option<&str>) -> RuntimeEnvironment {
@@ -271,6 +271,81 @@ fn a_profile_only_ever_makes_the_level_stricter() {
             assert!(level != SecurityLevel::Custom || own == SecurityLevel::Custom);
         }
     }
+}
+
+#[test]
+fn a_profile_that_does_not_fit_is_refused() {
+    let resolved = |change: &dyn Fn(&mut SandboxProfileSpec)| {
+        let mut profile = SandboxProfile::new(
+            "p",
+            SandboxProfileSpec {
+                language: "python".into(),
+                ..Default::default()
+            },
+        );
+        change(&mut profile.spec);
+        resolve_sandbox(
+            "ns",
+            &sandbox("python"),
+            Some(&profile),
+            &runtime("python", "python", None),
+            &Defaults::default(),
+        )
+        .map_err(|r| r.reason)
+    };
+    let read_only = |path: &str| FilesystemConfig {
+        read_only_paths: Some(vec![path.into()]),
+        writable_paths: None,
+    };
+    assert!(resolved(&|_| {}).is_ok());
+    assert!(resolved(&|p| p.filesystem_config = Some(read_only("/etc"))).is_ok());
+    assert_eq!(
+        resolved(&|p| p.language = "nodejs".into()),
+        Err(Reason::ProfileInvalid)
+    );
+    assert_eq!(
+        resolved(&|p| p.pre_installed_packages = Some(vec!["numpy".into()])),
+        Err(Reason::ProfileInvalid)
+    );
+    assert_eq!(
+        resolved(&|p| p.filesystem_config = Some(read_only("/workspace/a"))),
+        Err(Reason::InvalidFilesystem)
+    );
+    assert_eq!(
+        resolved(&|p| p.seccomp_profile = Some("x".into())),
+        Err(Reason::SeccompProfileUnknown)
+    );
+}
+
+#[test]
+fn what_a_pool_cannot_do_yet_is_refused() {
+    let refused = |change: &dyn Fn(&mut WarmPoolSpec)| {
+        let mut spec = WarmPoolSpec {
+            runtime: "python".into(),
+            ..Default::default()
+        };
+        change(&mut spec);
+        resolve_pool(
+            "ns",
+            &spec,
+            None,
+            &runtime("python", "python", None),
+            &Defaults::default(),
+        )
+        .unwrap_err()
+        .reason
+    };
+    assert_eq!(
+        refused(&|p| p.preload_packages = Some(vec!["numpy".into()])),
+        Reason::PreloadUnavailable
+    );
+    assert_eq!(
+        refused(&|p| p.auto_scaling = Some(AutoScaling {
+            enabled: Some(true),
+            ..Default::default()
+        })),
+        Reason::AutoScalingUnavailable
+    );
 }
 
 #[test]

@@ -20,7 +20,7 @@ use pilotlight_common::resolve::Defaults;
 
 use crate::action::{Action, EventNote};
 use crate::input::Input;
-use crate::view::{Key, NodeView, PodView, ProfileView, RuntimeView};
+use crate::view::{Key, NodeView, PodView, ProfileView, RuntimeView, WarmPodView};
 pub(crate) use agents::NODE_GRACE;
 pub use announce::Notice;
 pub use entries::{Class, NodeEntry, PoolEntry, SandboxEntry, WarmPodEntry};
@@ -237,6 +237,16 @@ impl Index {
     /// Takes what is worth a metric.
     pub fn take_observations(&mut self) -> Vec<Observation> {
         std::mem::take(&mut self.observations)
+    }
+
+    /// A warm pod as this replica knows it.
+    pub fn warm_pod(&self, key: &Key) -> Option<&WarmPodView> {
+        self.warm_pods.get(key).map(|entry| &entry.view)
+    }
+
+    /// Hash of what a pool's pods must be, where it can be had.
+    pub fn pool_shape(&self, key: &Key) -> Option<&str> {
+        self.pools.get(key).and_then(PoolEntry::shape)
     }
 
     /// Whether this replica leads.
