@@ -66,12 +66,14 @@ pub fn pack() -> Result<Vec<(String, PathBuf)>> {
 
 /// Scheduler, node agent.
 pub(crate) fn packed() -> Result<[Packed; 2]> {
-    say("building the scheduler and the node agent (release; first time: a few minutes)");
+    say(
+        "building the scheduler and the node agent (release; first time: about five minutes on two cores)",
+    );
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     run::show(
         Command::new(cargo)
             .current_dir(workspace())
-            .args(["build", "--quiet", "--release", "--locked"])
+            .args(["build", "--release", "--locked"])
             .args([
                 "-p",
                 "pilotlight-scheduler",

@@ -92,6 +92,9 @@ mod tests {
             Reason::CpuPinningUnavailable,
             Reason::NetworkRulesUnavailable,
             Reason::StorageUnavailable,
+            Reason::PreloadUnavailable,
+            Reason::AutoScalingUnavailable,
+            Reason::ProfileInvalid,
             Reason::NoWarmPool,
             Reason::WaitingForWarmPod,
         ] {
