@@ -207,6 +207,33 @@ fn a_deleted_pool_takes_its_idle_pods_along_and_no_assigned_one() {
     assert_eq!(world.warm_pods.len(), 1);
 }
 
+#[test]
+fn a_sandbox_ends_at_its_timeout_even_if_its_pod_goes_last() {
+    let mut world = World::new(1, 0);
+    world.settle();
+    let uid = world.create_sandbox();
+    world.settle();
+    let pod = world.sandboxes[&uid].pod_name.clone().unwrap();
+    world.deliver(usize::MAX);
+    world.advance(3_600_000);
+    while let Some(at) = world
+        .under_way
+        .iter()
+        .position(|a| matches!(a, Action::SandboxStatus(_) | Action::Remove { .. }))
+    {
+        world.carry_out(at, true);
+        // The pod's own end comes by the slowest watch.
+        let late = world.take_pod_events();
+        world.deliver(usize::MAX);
+        world.advance(3000);
+        assert_eq!(world.sandboxes[&uid].phase, Some(SandboxPhase::Terminating));
+        world.undelivered.extend(late);
+    }
+    world.settle();
+    assert_eq!(world.sandboxes[&uid].phase, Some(SandboxPhase::Terminated));
+    assert!(!world.pods.keys().any(|key| key.name == pod));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Create,

@@ -1,4 +1,7 @@
-//! Events, after the fact: recorded one at a time and only while no assignment is under way.
+//! Events, after the fact: recorded one at a time, and only after a second without an assignment.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
@@ -11,10 +14,50 @@ use crate::action::EventNote;
 
 /// Events that may wait; beyond that they are dropped and counted in the log. They explain, nothing rests on them.
 const QUEUE: usize = 1024;
+/// Time without an assignment before an event is recorded: each costs as much as half an assignment.
+const QUIET: Duration = Duration::from_secs(1);
+/// Under constant assignments events are recorded all the same, one in this time.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// When the last assignment was begun or ended.
+#[derive(Debug)]
+struct Bustle {
+    last: Mutex<Instant>,
+}
+
+impl Default for Bustle {
+    fn default() -> Self {
+        Self {
+            last: Mutex::new(Instant::now()),
+        }
+    }
+}
+
+impl Bustle {
+    /// An assignment was begun or ended.
+    fn note(&self) {
+        if let Ok(mut last) = self.last.lock() {
+            *last = Instant::now();
+        }
+    }
+
+    /// Waits until there was none for a while.
+    async fn settled(&self) {
+        let started = Instant::now();
+        loop {
+            let since = self.last.lock().map_or(QUIET, |last| last.elapsed());
+            if since >= QUIET || started.elapsed() >= PATIENCE {
+                return;
+            }
+            tokio::time::sleep(QUIET.saturating_sub(since)).await;
+        }
+    }
+}
 
 /// Takes events to be recorded.
 #[derive(Clone)]
 pub struct EventRecorder {
+    bustle: Arc<Bustle>,
     queue: mpsc::Sender<(ObjectId, EventNote)>,
 }
 
@@ -27,8 +70,11 @@ impl EventRecorder {
             instance: Some(instance),
         };
         let recorder = Recorder::new(client, reporter);
+        let bustle = Arc::new(Bustle::default());
+        let settling = Arc::clone(&bustle);
         let task = async move {
             while let Some((about, note)) = waiting.recv().await {
+                settling.settled().await;
                 let event = Event {
                     type_: if note.warning {
                         EventType::Warning
@@ -57,7 +103,12 @@ impl EventRecorder {
                 }
             }
         };
-        (Self { queue }, task)
+        (Self { bustle, queue }, task)
+    }
+
+    /// An assignment was begun or ended: events wait.
+    pub fn note_assignment(&self) {
+        self.bustle.note();
     }
 
     /// Queues an event.

@@ -12,7 +12,6 @@ mod warm_pods;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kube::Client;
@@ -83,7 +82,6 @@ pub struct Applier {
     results: mpsc::Sender<Input>,
     hot_permits: Semaphore,
     cold_permits: Semaphore,
-    hot_under_way: AtomicUsize,
     /// Namespaces whose headless Service was seen to exist, and when.
     services: Mutex<HashMap<String, Instant>>,
 }
@@ -109,7 +107,6 @@ impl Applier {
             results,
             hot_permits: Semaphore::new(HOT_WRITES),
             cold_permits: Semaphore::new(COLD_WRITES),
-            hot_under_way: AtomicUsize::new(0),
             services: Mutex::new(HashMap::new()),
         })
     }
@@ -127,7 +124,7 @@ impl Applier {
 
     async fn carry_out(&self, action: Action) -> Option<Done> {
         if let Action::Assign(assign) = action {
-            self.hot_under_way.fetch_add(1, Ordering::Relaxed);
+            self.events.note_assignment();
             let permit = self.hot_permits.acquire().await;
             let started = Instant::now();
             let outcome = self.assign(&assign).await;
@@ -135,7 +132,7 @@ impl Applier {
                 .assign_write
                 .observe(started.elapsed().as_secs_f64());
             drop(permit);
-            self.hot_under_way.fetch_sub(1, Ordering::Relaxed);
+            self.events.note_assignment();
             return Some(Done::Assign { assign, outcome });
         }
         if let Action::Record { about, event } = action {

@@ -114,6 +114,8 @@ pub struct Index {
     pub(crate) waiting: HashMap<String, BTreeSet<(Timestamp, String)>>,
     /// WarmPods by the UID of the sandbox they are assigned to.
     pub(crate) claims: HashMap<String, BTreeSet<Key>>,
+    /// UID of the sandbox that is published on a pod.
+    pub(crate) published: HashMap<Key, String>,
     /// UIDs of sandboxes whose deletion was seen while a WarmPod was theirs.
     pub(crate) gone_sandboxes: BTreeSet<String>,
     pub(crate) dirty: Dirty,
@@ -163,6 +165,7 @@ impl Index {
             ready: ReadyQueues::default(),
             waiting: HashMap::new(),
             claims: HashMap::new(),
+            published: HashMap::new(),
             gone_sandboxes: BTreeSet::new(),
             dirty: Dirty::default(),
             timers: BTreeSet::new(),

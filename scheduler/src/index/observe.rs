@@ -98,6 +98,9 @@ impl Index {
                 },
             );
         }
+        if let Some(pod) = self.pod_of_sandbox(&uid) {
+            self.published.insert(pod, uid.clone());
+        }
         self.sandbox_uids.insert(new_key, uid.clone());
         self.touch_sandbox(&uid);
     }
@@ -132,6 +135,9 @@ impl Index {
         // Out of the waiting queue first, while the entry can still be found.
         entry.view.identity.deleting = true;
         self.touch_sandbox(uid);
+        if let Some(pod) = self.pod_of_sandbox(uid) {
+            self.published.remove(&pod);
+        }
         let Some(entry) = self.sandboxes.remove(uid) else {
             return;
         };
@@ -347,15 +353,21 @@ impl Index {
         }
     }
 
+    /// The pod that a sandbox is published on.
+    fn pod_of_sandbox(&self, uid: &str) -> Option<Key> {
+        let view = &self.sandboxes.get(uid)?.view;
+        Some(Key {
+            namespace: view.identity.key.namespace.clone(),
+            name: view.pod_name.clone()?,
+        })
+    }
+
     fn pod_changed(&mut self, key: &Key, now: Timestamp) {
         self.dirty.pods.insert(key.clone());
         self.touch_warm_pod(key, now);
-        if let Some(uid) = self
-            .warm_pods
-            .get(key)
-            .and_then(|e| e.sandbox().map(str::to_owned))
-        {
-            self.dirty.sandboxes.insert(uid);
+        // The WarmPod may be gone before its pod is.
+        if let Some(uid) = self.published.get(key) {
+            self.dirty.sandboxes.insert(uid.clone());
         }
     }
 }

@@ -188,6 +188,15 @@ impl World {
         }
     }
 
+    /// Holds back what the watch of the pods has still to say.
+    pub fn take_pod_events(&mut self) -> Vec<Input> {
+        let (late, rest): (Vec<Input>, Vec<Input>) = std::mem::take(&mut self.undelivered)
+            .into_iter()
+            .partition(|input| matches!(input, Input::Pod(_)));
+        self.undelivered = rest.into();
+        late
+    }
+
     pub fn create_sandbox(&mut self) -> String {
         self.next += 1;
         let identity = self.identity(&format!("sandbox-{}", self.next));
