@@ -55,7 +55,14 @@ const STEPS: &[Step] = &[
     },
     Step {
         name: "documentation",
-        arguments: &["doc", "--workspace", "--no-deps", "--locked"],
+        // Nobody links against these crates: their documentation is for those who change them.
+        arguments: &[
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+            "--locked",
+        ],
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
     },
     Step {
