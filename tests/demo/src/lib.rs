@@ -1,7 +1,7 @@
 //! Puts Pilotlight onto a cluster: a given one, one of kind's, or the local one that `pilotlight-cluster` makes.
 //!
 //! `make up`, `make demo` and `make test` are thin calls of this crate; the end-to-end tests and the load generator
-//! use [`install`] too, so that all of them run what a user gets.
+//! use [`install()`] too, so that all of them run what a user gets.
 
 pub mod demo;
 mod diagnose;
