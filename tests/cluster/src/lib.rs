@@ -1,7 +1,7 @@
 //! A real Kubernetes cluster on one Linux machine, without Docker and without an image registry: control plane processes on the
 //! host, nodes in namespaces of their own, images from archives. Used by the end-to-end tests, the benchmarks and `make`.
 //!
-//! [`Cluster::up`] makes it, [`Cluster::component`] breaks and repairs parts of it, [`down`] removes it without a trace.
+//! [`Cluster::up`] makes it, [`Cluster::component`] breaks and repairs parts of it, [`down()`] removes it without a trace.
 
 mod cache;
 mod cgroup;
