@@ -7,7 +7,7 @@ use crate::cluster::Cluster;
 use crate::component::Component;
 use crate::error::{Error, Result};
 use crate::lock;
-use crate::process::Daemon;
+use crate::process::{Daemon, wait_until};
 use crate::start;
 use crate::state::State;
 
@@ -93,6 +93,18 @@ impl ComponentHandle<'_> {
         })
     }
 
+    /// A signal acts when the kernel gets to it, on a busy machine later than the call that sends it returns.
+    fn until(&self, reached: impl FnMut() -> bool, what: &str) -> Result<()> {
+        if wait_until(STOP_LIMIT, reached) {
+            return Ok(());
+        }
+        Err(Error::Timeout {
+            what: format!("{} {what}", self.component),
+            seconds: STOP_LIMIT.as_secs(),
+            hint: "it may have ended".into(),
+        })
+    }
+
     /// Halts it (SIGSTOP; a node by the cgroup freezer, with all its pods), as a hanging process or machine would.
     pub fn pause(&self) -> Result<()> {
         self.with_state(|state| {
@@ -101,7 +113,7 @@ impl ComponentHandle<'_> {
                 return cgroup::freeze(&state.plan.node(number).cgroup, true);
             }
             daemon.pause();
-            Ok(())
+            self.until(|| daemon.main.stopped(), "to stop")
         })
     }
 
@@ -111,7 +123,7 @@ impl ComponentHandle<'_> {
             let daemon = self.daemon(state)?;
             self.thaw()?;
             daemon.resume();
-            Ok(())
+            self.until(|| !daemon.main.stopped(), "to go on")
         })
     }
 

@@ -230,9 +230,26 @@ fn parse(line: &str) -> Option<Counts> {
     })
 }
 
+/// What to show of a failed step: what the failed tests said, else the end of the log.
 fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    let shown = &lines[lines.len().saturating_sub(TAIL)..];
+    let mut shown = Vec::new();
+    let mut inside = false;
+    for line in &lines {
+        // Between these two lines a test program repeats what its failed tests printed.
+        inside = (inside || *line == "failures:") && !line.starts_with("test result: ");
+        // Frames of backtraces bury the message; the log has them.
+        if inside
+            && !line.trim_start().starts_with(|c: char| c.is_ascii_digit())
+            && !line.trim_start().starts_with("at ")
+        {
+            shown.push(*line);
+        }
+    }
+    if shown.is_empty() {
+        shown = lines;
+    }
+    let shown = &shown[shown.len().saturating_sub(TAIL)..];
     format!("    | {}", shown.join("\n    | "))
 }
 
@@ -264,6 +281,18 @@ mod tests {
             }
         );
         assert_eq!(verdict("", true), Counts::default());
+    }
+
+    #[test]
+    fn of_failed_tests_their_words_are_shown() {
+        let text = "test a ... FAILED\n\nfailures:\n\n---- a stdout ----\nleft is not right\n   0: frame\n             at file\n\
+            test result: FAILED. 0 passed; 1 failed; 0 ignored\n   Doc-tests b\nrunning 0 tests\n";
+        let shown = tail(text);
+        assert!(shown.contains("left is not right"), "{shown}");
+        assert!(
+            !shown.contains("Doc-tests") && !shown.contains("frame"),
+            "{shown}"
+        );
     }
 
     #[test]
