@@ -18,8 +18,10 @@ pub struct Report {
     pub burst: Summary,
     /// Assignments that arrive by chance while the pool refills.
     pub rate: Summary,
-    /// Writes of an assignment, counted by the API server, with a pool that does not refill.
+    /// Writes of an assignment, counted by the API server, with a pool that does not refill. Events apart.
     pub writes_per_assignment: f64,
+    /// Events of an assignment, recorded after the fact.
+    pub events_per_assignment: f64,
     /// The same by kind of write, for the whole measurement.
     pub writes: BTreeMap<String, u64>,
     /// Assignments in that measurement.
@@ -52,8 +54,9 @@ impl Report {
             lines.push(format!("floor of the burst: p50 {floor:.1} ms"));
         }
         lines.push(format!(
-            "writes per assignment: {:.2} (over {} assignments: {})",
+            "writes per assignment: {:.2}, and {:.2} events after it (over {} assignments: {})",
             self.writes_per_assignment,
+            self.events_per_assignment,
             self.writes_n,
             self.writes
                 .iter()
@@ -89,6 +92,7 @@ mod tests {
             },
             rate: Summary::default(),
             writes_per_assignment: 2.0,
+            events_per_assignment: 1.0,
             writes: BTreeMap::new(),
             writes_n: 1,
             scheduler: Some(Used::default()),

@@ -177,13 +177,18 @@ impl Bench {
         let mut burst = at_once.summary(Some(floor_burst));
         burst.floor_p50_ms = Some(floor_burst);
         let n = assigned.took.len();
-        let total = writes.total_without(&["POST sandboxes"]);
+        let events = writes.0.get("POST events").copied().unwrap_or(0);
+        let total = writes.total_without(&["POST sandboxes", "POST events"]);
+        let per_assignment = |writes: u64| -> Result<f64> {
+            Ok(rounded(count(usize::try_from(writes)?) / count(n.max(1))))
+        };
         Ok(Report {
             serial: assigned.summary(Some(floor.p50_ms)),
             rate: by_rate.summary(Some(floor.p50_ms)),
             floor,
             burst,
-            writes_per_assignment: rounded(count(usize::try_from(total)?) / count(n.max(1))),
+            writes_per_assignment: per_assignment(total)?,
+            events_per_assignment: per_assignment(events)?,
             writes: writes.0,
             writes_n: n,
             scheduler: process::used(&before_scheduler, &after_scheduler),

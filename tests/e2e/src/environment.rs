@@ -27,7 +27,7 @@ pub struct Environment {
 pub fn environment() -> Result<&'static Environment> {
     static SHARED: OnceLock<Result<Environment, String>> = OnceLock::new();
     SHARED
-        .get_or_init(|| make().map_err(|error| format!("{error:?}")))
+        .get_or_init(|| make().map_err(|error| format!("{error:#}")))
         .as_ref()
         .map_err(|error| anyhow!("no installation to test: {error}"))
 }

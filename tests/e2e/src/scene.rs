@@ -48,7 +48,7 @@ where
 {
     let environment = match environment() {
         Ok(environment) => environment,
-        Err(error) => panic!("{error:?}"),
+        Err(error) => panic!("{error:#}"),
     };
     let result = environment.runtime.block_on(async {
         let scene = Arc::new(Scene::open(environment, name).await?);
@@ -67,7 +67,7 @@ where
         result
     });
     if let Err(error) = result {
-        panic!("{name}: {error:?}");
+        panic!("{name}: {error:#}");
     }
 }
 
@@ -141,8 +141,11 @@ impl Scene {
 
     /// A pool of `min` pods, all of them ready.
     pub async fn filled_pool(&self, min: u32, max: u32) -> Result<()> {
+        let start = Instant::now();
         self.pool(min, max).await?;
-        self.ready(min).await
+        self.ready(min).await?;
+        eprintln!("{min} warm pods after {} ms", start.elapsed().as_millis());
+        Ok(())
     }
 
     /// Waits until this many pods can be assigned.

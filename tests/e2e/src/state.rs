@@ -36,10 +36,13 @@ pub async fn describe(scene: &Scene) -> String {
     for ((_, name), o) in &scene.pods.objects() {
         let _ = writeln!(
             all,
-            "pod {name}: {} on {}{}",
+            "pod {name}: {} on {}{} {}",
             text(o, "/status/phase").unwrap_or("-"),
             text(o, "/spec/nodeName").unwrap_or("-"),
             ending(o),
+            condition(o, "PodScheduled")
+                .and_then(|c| c["message"].as_str())
+                .unwrap_or(""),
         );
     }
     for line in scene.ledger().violations() {

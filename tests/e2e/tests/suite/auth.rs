@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +24,8 @@ const SERVER: &str = "pilotlight-scheduler";
 /// A connection to one scheduler replica, ended with this.
 struct Door {
     forward: Child,
+    /// Kept open: kubectl writes a line for each connection, and ends when nobody can read it.
+    _output: BufReader<ChildStdout>,
     client: reqwest::Client,
     port: u16,
 }
@@ -61,9 +63,9 @@ impl Door {
         let mut forward = command.stdout(Stdio::piped()).spawn()?;
         let output = forward.stdout.take().context("no output")?;
         // "Forwarding from 127.0.0.1:34567 -> 8443"
-        let line = tokio::task::spawn_blocking(move || {
-            let mut line = String::new();
-            BufReader::new(output).read_line(&mut line).map(|_| line)
+        let (line, output) = tokio::task::spawn_blocking(move || {
+            let (mut line, mut output) = (String::new(), BufReader::new(output));
+            output.read_line(&mut line).map(|_| (line, output))
         })
         .await??;
         let port = line
@@ -76,6 +78,7 @@ impl Door {
             .build()?;
         Ok(Self {
             forward,
+            _output: output,
             client,
             port,
         })
