@@ -264,6 +264,10 @@ impl Timeline {
 
 fn further(installation: &Installation, sandbox: &str, pod: &str) -> String {
     let kubeconfig = installation.kubeconfig.display();
+    let down = match installation.source {
+        Source::Given => "`make down` uninstalls Pilotlight.",
+        Source::Kind | Source::Local => "`make down` removes the cluster.",
+    };
     let kubectl = installation
         .kubectl()
         .get_program()
@@ -278,7 +282,7 @@ Go on by hand:
   kubectl describe sandbox {sandbox}
   kubectl exec -it {pod} -c {CONTAINER} -- python3
   kubectl delete sandbox {sandbox}        # its pod goes, the pool refills
-`make down` removes the cluster."
+{down}"
     )
 }
 
