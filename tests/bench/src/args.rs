@@ -18,8 +18,8 @@ pub struct Args {
     /// Repetitions of the burst and of its floor; the samples are taken together.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..100))]
     pub bursts: u32,
-    /// Arrivals a second in the rate mode.
-    #[arg(long, default_value_t = 5.0)]
+    /// Arrivals a second in the rate mode. Two cores start about three pods a second; above that it measures the refill.
+    #[arg(long, default_value_t = 3.0)]
     pub rate: f64,
     /// Seconds of the rate mode.
     #[arg(long, default_value_t = 20)]

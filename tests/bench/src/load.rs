@@ -19,6 +19,9 @@ const SAMPLE_LIMIT: Duration = Duration::from_mins(1);
 /// How long a pool may take to fill: 60 pods on two shared cores took up to a minute.
 const FILL_LIMIT: Duration = Duration::from_mins(5);
 
+/// Time for what follows the last change of a pod, endpoints above all.
+const REST: Duration = Duration::from_secs(3);
+
 /// One namespace, watched.
 pub struct Field {
     /// The namespace.
@@ -27,6 +30,8 @@ pub struct Field {
     pub sandboxes: Hub,
     /// Its WarmPods.
     pub warm_pods: Hub,
+    /// Its pods.
+    pub pods: Hub,
     sandbox_api: Api<DynamicObject>,
     warm_pod_api: Api<DynamicObject>,
 }
@@ -41,6 +46,7 @@ impl Field {
             namespace: namespace.to_owned(),
             sandboxes: Hub::open(sandbox_api.clone()).await?,
             warm_pods: Hub::open(warm_pod_api.clone()).await?,
+            pods: Hub::open(objects::api(client, namespace, &objects::pods())).await?,
             sandbox_api,
             warm_pod_api,
         })
@@ -113,13 +119,21 @@ impl Field {
         Ok(())
     }
 
-    /// Waits until `wanted` pods can be assigned.
+    /// Waits until `wanted` pods can be assigned and no pod starts or ends any more: what kubelets and controllers do about those
+    /// takes CPU and writes that are not an assignment's.
     pub async fn filled(&self, wanted: usize) -> Result<()> {
         self.warm_pods
             .expect_all(move |all| all.values().filter(|o| is_ready(o)).count() >= wanted)
             .within(FILL_LIMIT)
             .await
             .with_context(|| format!("{wanted} warm pods were not ready in time"))?;
+        self.pods
+            .expect_all(|all| all.values().all(objects::is_pod_ready))
+            .within(FILL_LIMIT)
+            .await
+            .context("pods that start or end did not come to rest")?;
+        // Controllers follow within a second or two, and nothing says when they are through.
+        tokio::time::sleep(REST).await;
         Ok(())
     }
 

@@ -142,3 +142,13 @@ pub fn is_ready(object: &DynamicObject) -> bool {
         && text(object, "/status/assignedTo").is_none()
         && object.metadata.deletion_timestamp.is_none()
 }
+
+/// Whether a pod is ready and stays.
+pub fn is_pod_ready(pod: &DynamicObject) -> bool {
+    let conditions = pod.data.pointer("/status/conditions");
+    pod.metadata.deletion_timestamp.is_none()
+        && conditions.and_then(Value::as_array).is_some_and(|all| {
+            all.iter()
+                .any(|c| c["type"] == "Ready" && c["status"] == "True")
+        })
+}

@@ -178,7 +178,8 @@ impl Bench {
         burst.floor_p50_ms = Some(floor_burst);
         let n = assigned.took.len();
         let events = writes.0.get("POST events").copied().unwrap_or(0);
-        let total = writes.total_without(&["POST sandboxes", "POST events"]);
+        // The creates are this program's, heartbeats come once a minute whatever happens, events are told apart.
+        let total = writes.total_without(&["POST sandboxes", "PATCH warmpods", "POST events"]);
         let per_assignment = |writes: u64| -> Result<f64> {
             Ok(rounded(count(usize::try_from(writes)?) / count(n.max(1))))
         };
@@ -289,7 +290,7 @@ impl Bench {
                     labels.and_then(|l| l.get("app.kubernetes.io/component"))
                         == Some(&"scheduler".to_owned())
                 });
-                let ready: Vec<bool> = pods.map(is_pod_ready).collect();
+                let ready: Vec<bool> = pods.map(objects::is_pod_ready).collect();
                 ready.len() == wanted && ready.iter().all(|r| *r)
             })
             .within(SCALE_LIMIT)
@@ -316,17 +317,6 @@ impl Bench {
             .map(drop)
             .context("WarmPods of the deleted pool were left; their namespace is being deleted")
     }
-}
-
-fn is_pod_ready(pod: &kube::api::DynamicObject) -> bool {
-    let conditions = pod.data.pointer("/status/conditions");
-    pod.metadata.deletion_timestamp.is_none()
-        && conditions
-            .and_then(serde_json::Value::as_array)
-            .is_some_and(|all| {
-                all.iter()
-                    .any(|c| c["type"] == "Ready" && c["status"] == "True")
-            })
 }
 
 fn to_usize(n: u32) -> usize {
