@@ -25,8 +25,9 @@ test: ## Every check and test, end-to-end tests on a real cluster included
 unit: ## The tests that need no cluster, in seconds
 	@$(CARGO) test --locked --lib --bins -p pilotlight-common -p pilotlight-scheduler -p pilotlight-node-agent
 
-bench: ## Load generator on the cluster; numbers in target/bench.json
+bench: ## Load generator on the cluster, numbers in target/bench.json; then one decision at 100,000 warm pods
 	@$(CARGO) run --quiet --locked --release -p pilotlight-bench
+	@$(CARGO) bench --quiet --locked -p pilotlight-scheduler --bench decision
 
 generate: ## Write the CRDs of common/src/kinds into the chart
 	@$(CARGO) run --quiet --locked -p pilotlight-common --bin crds > $(CRDS).partial

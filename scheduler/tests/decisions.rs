@@ -4,6 +4,7 @@ mod world;
 
 use pilotlight_common::kinds::{ConditionStatus, SandboxPhase};
 use pilotlight_scheduler::action::Action;
+use pilotlight_scheduler::input::Input;
 use pilotlight_scheduler::view::{Claim, Key};
 use proptest::prelude::*;
 use world::{NODES, World};
@@ -205,6 +206,20 @@ fn a_deleted_pool_takes_its_idle_pods_along_and_no_assigned_one() {
     assert_eq!(idle(&world), 0);
     assert_eq!(running(&world), 1);
     assert_eq!(world.warm_pods.len(), 1);
+}
+
+#[test]
+fn pods_whose_assignment_was_given_up_unanswered_are_candidates_for_the_next_term() {
+    let mut world = World::new(2, 2);
+    world.settle();
+    world.create_sandbox();
+    world.deliver(usize::MAX);
+    world.abandon_assignments();
+    world.handle(Input::Leading(false));
+    world.handle(Input::Leading(true));
+    world.settle();
+    assert_eq!(running(&world), 1);
+    assert_eq!(idle(&world), 1);
 }
 
 #[test]

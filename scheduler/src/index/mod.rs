@@ -197,7 +197,7 @@ impl Index {
             } => self.stream_opened(&node, id, now),
             Input::StreamClosed { node, id } => self.stream_closed(&node, id, now),
             Input::Report { node, report } => self.reported(&node, report, now),
-            Input::Leading(leading) => self.set_leading(leading),
+            Input::Leading(leading) => self.set_leading(leading, now),
             Input::Done(done) => self.done(done, now),
         }
     }
@@ -304,14 +304,25 @@ impl Index {
         }
     }
 
-    fn set_leading(&mut self, leading: bool) {
+    fn set_leading(&mut self, leading: bool, now: Timestamp) {
         if self.leading == leading {
             return;
         }
         self.leading = leading;
-        if leading {
-            self.everything_is_dirty();
+        if !leading {
+            return;
         }
+        // A list taken just now precedes this: assignments that were given up unanswered are in it, or never
+        // happened, so their pods are candidates again.
+        let unanswered: Vec<Key> = self
+            .warm_pods
+            .iter_mut()
+            .filter_map(|(key, entry)| entry.lost_at.take().map(|_| key.clone()))
+            .collect();
+        for key in unanswered {
+            self.touch_warm_pod(&key, now);
+        }
+        self.everything_is_dirty();
     }
 
     fn everything_is_dirty(&mut self) {

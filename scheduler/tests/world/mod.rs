@@ -188,6 +188,20 @@ impl World {
         }
     }
 
+    /// Leadership ends while every assignment is still unanswered, again and again until no pod is left to try.
+    pub fn abandon_assignments(&mut self) {
+        while let Some(at) = self
+            .under_way
+            .iter()
+            .position(|a| matches!(a, Action::Assign(_)))
+        {
+            if let Action::Assign(assign) = self.under_way.swap_remove(at) {
+                let outcome = AssignOutcome::Abandoned;
+                self.handle(Input::Done(Done::Assign { assign, outcome }));
+            }
+        }
+    }
+
     /// Holds back what the watch of the pods has still to say.
     pub fn take_pod_events(&mut self) -> Vec<Input> {
         let (late, rest): (Vec<Input>, Vec<Input>) = std::mem::take(&mut self.undelivered)
