@@ -2,7 +2,6 @@
 //! that a changed program rolls its pods and an unchanged one does not.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 use pilotlight_cluster::image::{PYTHON, program_image};
@@ -69,9 +68,8 @@ pub(crate) fn packed() -> Result<[Packed; 2]> {
     say(
         "building the scheduler and the node agent (release; first time: about five minutes on two cores)",
     );
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     run::show(
-        Command::new(cargo)
+        crate::cargo()
             .current_dir(workspace())
             .args(["build", "--release", "--locked"])
             .args([

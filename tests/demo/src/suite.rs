@@ -175,8 +175,7 @@ impl Drop for Group {
 
 async fn run_step(step: &Step, log: &PathBuf) -> Result<bool> {
     let file = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let child = Command::new(cargo)
+    let child = Command::from(crate::cargo())
         .current_dir(workspace())
         .args(step.arguments)
         .envs(step.environment.iter().copied())
