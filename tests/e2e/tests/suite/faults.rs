@@ -10,31 +10,33 @@ use pilotlight_e2e::environment::PATIENCE;
 use pilotlight_e2e::faults::Faults;
 use pilotlight_e2e::scene::{Scene, scene};
 
-/// Sandboxes of a burst.
-const BURST: u32 = 24;
+/// Sandboxes of each of the two waves of a burst.
+const WAVE: u32 = 14;
 /// Pods that are warm before it; some are to be left for what is created after the fault.
-const WARM: u32 = 32;
-/// Running sandboxes at which the fault happens: some are through, most are not.
-const MIDWAY: usize = 4;
+const WARM: u32 = 34;
 
-/// A burst with a fault in its middle; how long after the fault the last of the burst ran.
+/// A burst with a fault in its middle: the first wave has begun to run, most of it is under way, and the second
+/// is created as the fault strikes. How long after the fault the last of both ran, and when it struck.
 async fn burst_with<F, R>(scene: &Arc<Scene>, fault: F) -> Result<(Duration, Instant)>
 where
     F: FnOnce() -> R,
     R: Future<Output = Result<()>>,
 {
     scene.filled_pool(WARM, 0).await?;
-    let midway = scene
-        .sandboxes
-        .expect_all(|all| all.values().filter(|o| is_running(o)).count() >= MIDWAY);
-    let burst = {
+    let wave = |prefix: &'static str| {
         let scene = Arc::clone(scene);
-        tokio::spawn(async move { scene.burst("burst", BURST).await })
+        tokio::spawn(async move { scene.burst(prefix, WAVE).await })
     };
-    midway.within(PATIENCE).await?;
+    let begun = scene
+        .sandboxes
+        .expect_all(|all| all.values().any(is_running));
+    let first = wave("first");
+    begun.within(PATIENCE).await?;
     let struck = Instant::now();
+    let second = wave("second");
     fault().await?;
-    burst.await??;
+    first.await??;
+    second.await??;
     let recovered = struck.elapsed();
     scene.check()?;
     scene.one_to_one().await?;
