@@ -209,6 +209,29 @@ fn a_deleted_pool_takes_its_idle_pods_along_and_no_assigned_one() {
 }
 
 #[test]
+fn a_scale_down_removes_what_is_too_many_and_no_more_however_long_it_takes() {
+    let mut world = World::new(5, 0);
+    world.settle();
+    world.deliver(usize::MAX);
+    world.resize(3, 0);
+    world.deliver(usize::MAX);
+    // The pool is looked at again and again while its removals are on their way.
+    for _ in 0..5 {
+        world.create_sandbox();
+        world.deliver(usize::MAX);
+        world.advance(1000);
+    }
+    let retired = world
+        .under_way
+        .iter()
+        .filter(|a| matches!(a, Action::Retire { .. }))
+        .count();
+    assert_eq!(retired, 2);
+    world.settle();
+    assert_eq!((running(&world), idle(&world)), (5, 3));
+}
+
+#[test]
 fn pods_whose_assignment_was_given_up_unanswered_are_candidates_for_the_next_term() {
     let mut world = World::new(2, 2);
     world.settle();

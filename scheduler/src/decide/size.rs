@@ -131,6 +131,7 @@ fn retire(index: &mut Index, key: &Key, plan: &Plan, now: Timestamp, actions: &m
                 continue;
             };
             entry.busy = true;
+            entry.leaving = true;
             let warm_pod = entry.view.identity.object_id();
             actions.push(Action::Retire {
                 warm_pod,

@@ -31,6 +31,7 @@ pub(super) fn warm_pod(index: &mut Index, key: &Key, now: Timestamp) -> Option<A
     }?;
     if let Some(entry) = index.warm_pods.get_mut(key) {
         entry.busy = true;
+        entry.leaving = matches!(action, Action::Retire { .. } | Action::Remove { .. });
     }
     index.touch_warm_pod(key, now);
     index.dirty.warm_pods.remove(key);

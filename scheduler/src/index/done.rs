@@ -57,6 +57,8 @@ impl Index {
                     return;
                 };
                 entry.busy = false;
+                // Removed objects leave by their watch; what was not removed is there again.
+                entry.leaving &= outcome == Outcome::Done;
                 if entry.placeholder && outcome != Outcome::Done {
                     // It was never created; the pool's size is decided anew.
                     self.forget_warm_pod(&key);

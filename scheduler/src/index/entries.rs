@@ -78,6 +78,10 @@ impl Class {
 
 /// A warm pod.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "four facts that are independent of each other"
+)]
 pub struct WarmPodEntry {
     /// The object; of one being created, what it will be.
     pub view: WarmPodView,
@@ -95,6 +99,9 @@ pub struct WarmPodEntry {
     pub in_flight: Option<String>,
     /// Whether another write is under way.
     pub busy: bool,
+    /// Whether its removal is under way: it is no longer one of its pool's pods, or the next look at the pool
+    /// would find it too many once more and remove another.
+    pub leaving: bool,
     /// A race for it was lost at this revision: no candidate until a later one is seen.
     pub lost_at: Option<u64>,
     /// When this replica first saw whom it belongs to.
@@ -120,6 +127,7 @@ impl WarmPodEntry {
             place: None,
             in_flight: None,
             busy: placeholder,
+            leaving: false,
             lost_at: None,
             claim_seen: None,
             refused: None,

@@ -132,7 +132,8 @@ impl Index {
         let Some(entry) = self.warm_pods.get(key) else {
             return Class::Leaving;
         };
-        if entry.view.identity.deleting
+        if entry.leaving
+            || entry.view.identity.deleting
             || entry.view.claim == Claim::Retired
             || (entry.view.phase == Some(WarmPodPhase::Terminating)
                 && entry.view.claim == Claim::Free)
