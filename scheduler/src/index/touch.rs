@@ -4,7 +4,9 @@
 //! number of times.
 
 use jiff::Timestamp;
-use pilotlight_common::kinds::{SandboxPhase, WarmPodPhase};
+use pilotlight_common::kinds::{
+    ProfileRef, RuntimeEnvironment, SandboxPhase, SandboxProfile, WarmPodPhase,
+};
 use pilotlight_common::reasons::Refusal;
 use pilotlight_common::resolve::{
     PodTemplate, ResolvedSandbox, find_runtime, profile_name, profile_not_found, resolve_pool,
@@ -284,12 +286,9 @@ impl Index {
         view: &SandboxView,
     ) -> Result<(ResolvedSandbox, String), Refusal> {
         let namespace = &view.identity.key.namespace;
-        let profile = profile_name(view.spec.profile_ref.as_ref(), namespace)?;
-        let profile = profile
-            .map(|name| self.profile(namespace, name))
-            .transpose()?;
-        let runtime = find_runtime(
-            self.runtimes.values().map(|r| &r.object),
+        let (profile, runtime) = self.named(
+            namespace,
+            view.spec.profile_ref.as_ref(),
             &view.spec.runtime,
         )?;
         let resolved = resolve_sandbox(
@@ -305,12 +304,9 @@ impl Index {
 
     pub(super) fn resolve_pool(&self, view: &PoolView) -> Result<(PodTemplate, String), Refusal> {
         let namespace = &view.identity.key.namespace;
-        let profile = profile_name(view.spec.profile_ref.as_ref(), namespace)?;
-        let profile = profile
-            .map(|name| self.profile(namespace, name))
-            .transpose()?;
-        let runtime = find_runtime(
-            self.runtimes.values().map(|r| &r.object),
+        let (profile, runtime) = self.named(
+            namespace,
+            view.spec.profile_ref.as_ref(),
             &view.spec.runtime,
         )?;
         let template = resolve_pool(
@@ -324,11 +320,21 @@ impl Index {
         Ok((template, shape))
     }
 
-    fn profile(
+    /// The profile and the runtime that a Sandbox or WarmPool names.
+    fn named(
         &self,
         namespace: &str,
-        name: &str,
-    ) -> Result<&pilotlight_common::kinds::SandboxProfile, Refusal> {
+        profile: Option<&ProfileRef>,
+        runtime: &str,
+    ) -> Result<(Option<&SandboxProfile>, &RuntimeEnvironment), Refusal> {
+        let profile = profile_name(profile, namespace)?
+            .map(|name| self.profile(namespace, name))
+            .transpose()?;
+        let runtime = find_runtime(self.runtimes.values().map(|r| &r.object), runtime)?;
+        Ok((profile, runtime))
+    }
+
+    fn profile(&self, namespace: &str, name: &str) -> Result<&SandboxProfile, Refusal> {
         let key = Key {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
