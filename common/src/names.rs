@@ -8,6 +8,8 @@ pub const MANAGED_BY: &str = "pilotlight";
 pub const POOL_LABEL: &str = "llmsafespace.dev/pool";
 /// Label of a pod or WarmPod with the hash of its shape.
 pub const SHAPE_LABEL: &str = "llmsafespace.dev/shape";
+/// Label of a pod with the hash of its image and command; a ready pod with it shows that its runtime works.
+pub const IMAGE_LABEL: &str = "llmsafespace.dev/image-hash";
 /// Label that the Service of a namespace selects its sandbox pods by.
 pub const SANDBOX_POD_LABEL: &str = "llmsafespace.dev/sandbox-pod";
 /// Node label that every sandbox pod selects; the scheduler sets it while the node's agent is ready.

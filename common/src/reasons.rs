@@ -21,6 +21,12 @@ pub enum Reason {
     InvalidFilesystem,
     /// User 0, or a deviation without `securityLevel: custom`.
     InvalidSecurityContext,
+    /// The RuntimeEnvironment names no image that could be run.
+    RuntimeInvalid,
+    /// The runtime does not support the security level.
+    RuntimeIncompatible,
+    /// More than the installation allows.
+    ResourcesAboveMaximum,
     /// The seccomp profile is not installed.
     SeccompProfileUnknown,
     /// `securityLevel: high` where no sandboxed runtime class is configured.
@@ -54,6 +60,9 @@ impl Reason {
             Self::InsufficientResources => "InsufficientResources",
             Self::InvalidFilesystem => "InvalidFilesystem",
             Self::InvalidSecurityContext => "InvalidSecurityContext",
+            Self::RuntimeInvalid => "RuntimeInvalid",
+            Self::RuntimeIncompatible => "RuntimeIncompatible",
+            Self::ResourcesAboveMaximum => "ResourcesAboveMaximum",
             Self::SeccompProfileUnknown => "SeccompProfileUnknown",
             Self::RuntimeClassNotFound => "RuntimeClassNotFound",
             Self::CpuPinningUnavailable => "CpuPinningUnavailable",

@@ -23,7 +23,8 @@ use pilotlight_scheduler::action::{Action, AssignOutcome, Done};
 use pilotlight_scheduler::index::{Index, Settings};
 use pilotlight_scheduler::input::{Change, Input};
 use pilotlight_scheduler::view::{
-    Claim, Identity, Key, NodeView, PodView, PoolView, RuntimeView, SandboxView, WarmPodView,
+    Claim, Identity, Key, NodeView, PodOwner, PodView, PoolView, RuntimeView, SandboxView,
+    WarmPodView,
 };
 
 const WARM_PODS: usize = 100_000;
@@ -148,9 +149,9 @@ impl Cluster {
         let shape = self.shape(pool);
         let pod = PodView {
             identity: self.identity(&identity.key.name),
-            warm_pod: Some(identity.uid.clone()),
+            owner: PodOwner::WarmPod(identity.uid.clone()),
             managed: true,
-            ended: None,
+            ..PodView::default()
         };
         let view = WarmPodView {
             identity,

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 
 use clap::{Parser, ValueEnum};
+use pilotlight_common::quantity::{Bytes, MilliCpu};
+use pilotlight_common::resolve::Maximum;
 
 /// Gives every Sandbox a pod that already runs.
 #[derive(Clone, Debug, Parser)]
@@ -64,6 +66,18 @@ pub struct Args {
     /// RuntimeClass of `securityLevel: high`; none means that level is refused.
     #[arg(long, env = "PILOTLIGHT_HIGH_RUNTIME_CLASS")]
     pub high_runtime_class: Option<String>,
+    /// Most CPU that a sandbox may ask for; none means no bound.
+    #[arg(long, env = "PILOTLIGHT_MAX_CPU", value_parser = MilliCpu::parse)]
+    pub max_cpu: Option<MilliCpu>,
+    /// Most memory that a sandbox may ask for.
+    #[arg(long, env = "PILOTLIGHT_MAX_MEMORY", value_parser = Bytes::parse)]
+    pub max_memory: Option<Bytes>,
+    /// Most ephemeral storage that a sandbox may ask for.
+    #[arg(long, env = "PILOTLIGHT_MAX_EPHEMERAL_STORAGE", value_parser = Bytes::parse)]
+    pub max_ephemeral_storage: Option<Bytes>,
+    /// Largest persistent volume that a sandbox may ask for.
+    #[arg(long, env = "PILOTLIGHT_MAX_VOLUME", value_parser = Bytes::parse)]
+    pub max_volume: Option<Bytes>,
     /// Seconds an agent may take to publish an assignment before another pod is tried.
     #[arg(long, env = "PILOTLIGHT_AGENT_DEADLINE_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub agent_deadline_seconds: u32,
@@ -83,6 +97,18 @@ pub struct Args {
     /// How log lines are written.
     #[arg(long, env = "PILOTLIGHT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+impl Args {
+    /// The most that one sandbox may ask for.
+    pub fn maximum(&self) -> Maximum {
+        Maximum {
+            cpu: self.max_cpu,
+            memory: self.max_memory,
+            ephemeral_storage: self.max_ephemeral_storage,
+            volume: self.max_volume,
+        }
+    }
 }
 
 /// How log lines are written.

@@ -11,10 +11,10 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use pilotlight_common::names::{
-    AGENT_READY, AGENT_READY_LABEL, CONTAINER, MANAGED_BY, MANAGED_BY_LABEL, POOL_LABEL,
-    PREPARED_CONDITION, SANDBOX_POD_LABEL, SHAPE_LABEL, SUBDOMAIN,
+    AGENT_READY, AGENT_READY_LABEL, CONTAINER, IMAGE_LABEL, MANAGED_BY, MANAGED_BY_LABEL,
+    POOL_LABEL, PREPARED_CONDITION, SANDBOX_POD_LABEL, SHAPE_LABEL, SUBDOMAIN,
 };
-use pilotlight_common::resolve::PodTemplate;
+use pilotlight_common::resolve::{PodTemplate, image_hash};
 use pilotlight_common::stream::ObjectId;
 
 /// How far requests lie below limits.
@@ -55,6 +55,10 @@ pub fn pod(
 ) -> Pod {
     let mut labels = labels(pool, shape);
     labels.insert(SANDBOX_POD_LABEL.to_owned(), "true".to_owned());
+    labels.insert(
+        IMAGE_LABEL.to_owned(),
+        image_hash(&template.image, &template.command),
+    );
     Pod {
         metadata: ObjectMeta {
             name: Some(warm_pod.name.clone()),
@@ -233,6 +237,7 @@ mod tests {
             read_only_root: true,
             writable_paths: vec!["/tmp".into(), "/workspace".into()],
             read_only_paths: vec![],
+            has_volume: false,
         }
     }
 

@@ -138,6 +138,7 @@ fn settings(args: &Args) -> Settings {
     Settings {
         defaults: Defaults {
             high_runtime_class: args.high_runtime_class.clone().filter(|c| !c.is_empty()),
+            maximum: args.maximum(),
         },
         cluster_domain: args.cluster_domain.clone(),
         agent_deadline: SignedDuration::from_secs(args.agent_deadline_seconds.into()),

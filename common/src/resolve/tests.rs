@@ -5,9 +5,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kinds::{
-    AutoScaling, FilesystemConfig, NetworkAccess, PoolResources, ResourceDefaults,
-    ResourceRequirements, RuntimeEnvironmentSpec, SandboxProfileSpec, Storage,
+    AutoScaling, Filesystem, FilesystemConfig, NetworkAccess, PoolResources, ProfileRef,
+    ResourceDefaults, ResourceRequirements, RuntimeEnvironment, RuntimeEnvironmentSpec,
+    SandboxProfile, SandboxProfileSpec, SandboxResources, SandboxSpec, SeccompProfile, SeccompType,
+    SecurityContext, SecurityLevel, Storage, WarmPoolSpec,
 };
+use crate::reasons::{Reason, Refusal};
 
 fn runtime(name: &str, language: &str, version: Option<&str>) -> RuntimeEnvironment {
     let mut runtime = RuntimeEnvironment::new(
@@ -83,7 +86,8 @@ fn a_pool_and_a_sandbox_that_say_the_same_have_one_shape() {
         &runtime("python", "python", None),
         &Defaults::default(),
     )
-    .unwrap();
+    .unwrap()
+    .template;
     assert_eq!(resolve(&spec).unwrap().template, pool);
     assert_eq!(resolve(&spec).unwrap().template.shape(), pool.shape());
 }
@@ -155,9 +159,9 @@ fn what_cannot_be_given_is_refused_with_its_reason() {
     assert_eq!(
         refused(&|s| s.storage = Some(Storage {
             persistent: Some(true),
-            volume_size: None
+            volume_size: Some("0Gi".into())
         })),
-        Reason::StorageUnavailable
+        Reason::InvalidResources
     );
     for paths in [
         vec!["/a/../b"],
@@ -167,6 +171,7 @@ fn what_cannot_be_given_is_refused_with_its_reason() {
         vec!["/a//b"],
         vec!["/proc/x"],
         vec!["/a:/b"],
+        vec!["/a", "/b", "/a/c"],
     ] {
         let paths: Vec<String> = paths.into_iter().map(Into::into).collect();
         assert_eq!(
@@ -233,6 +238,7 @@ fn a_pool_with_its_bounds_crossed_is_refused() {
 fn a_profile_only_ever_makes_the_level_stricter() {
     let defaults = Defaults {
         high_runtime_class: Some("gvisor".into()),
+        ..Defaults::default()
     };
     for own in [
         SecurityLevel::Standard,
@@ -312,6 +318,10 @@ fn a_profile_that_does_not_fit_is_refused() {
         Err(Reason::InvalidFilesystem)
     );
     assert_eq!(
+        resolved(&|p| p.filesystem_config = Some(read_only("/a/../b"))),
+        Err(Reason::ProfileInvalid)
+    );
+    assert_eq!(
         resolved(&|p| p.seccomp_profile = Some("x".into())),
         Err(Reason::SeccompProfileUnknown)
     );
@@ -367,14 +377,14 @@ prop_compose! {
     fn any_template()(
         namespace in "[ab]{0,2}", image in "[ab]{0,2}", command in prop::collection::vec("[ab]{0,2}", 0..3),
         cpu in 1u64..3, memory in 1u64..3, level in 0u8..3, class in prop::option::of("[ab]{0,1}"),
-        user in 1i64..3, group in 1i64..3, root in any::<bool>(),
+        user in 1i64..3, group in 1i64..3, root in any::<bool>(), volume in any::<bool>(),
         writable in prop::collection::vec("[ab]{0,2}", 0..3), read_only in prop::collection::vec("[ab]{0,2}", 0..3),
     ) -> PodTemplate {
         PodTemplate {
             namespace, image, command, cpu: MilliCpu(cpu), memory: Bytes(memory), ephemeral_storage: Bytes(1),
             security_level: [SecurityLevel::Standard, SecurityLevel::High, SecurityLevel::Custom][usize::from(level)],
             runtime_class: class, run_as_user: user, run_as_group: group, read_only_root: root,
-            writable_paths: writable, read_only_paths: read_only,
+            writable_paths: writable, read_only_paths: read_only, has_volume: volume,
         }
     }
 }

@@ -94,7 +94,10 @@ fn running(index: &Index, entry: &SandboxEntry, now: Timestamp) -> Option<Wanted
         .map(|pod| (pod.ended.clone(), pod.identity.deleting));
     let (reason, message) = match ended {
         Some((None, false)) => return None,
-        Some((Some(reason), _)) => (reason, format!("pod {} ended", key.name)),
+        Some((Some(end), _)) => (
+            end.reason,
+            format!("pod {} ended: {}", key.name, end.message),
+        ),
         Some((None, true)) => (
             "PodDeleted".to_owned(),
             format!("pod {} is being deleted", key.name),

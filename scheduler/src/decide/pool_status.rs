@@ -60,7 +60,7 @@ fn conditions(pool: &PoolEntry, min_size: i64, now: Timestamp) -> Vec<Condition>
         }
     };
     let available = pool.count(Class::Available);
-    let ready = match &pool.template {
+    let ready = match &pool.resolved {
         Err(refusal) => Condition::new(
             READY,
             ConditionStatus::False,
@@ -111,7 +111,7 @@ fn conditions(pool: &PoolEntry, min_size: i64, now: Timestamp) -> Vec<Condition>
 
 /// A Warning where the pool has come to be refused.
 fn refusal_event(pool: &PoolEntry, changed: Option<&[Condition]>) -> Option<EventNote> {
-    let refusal = pool.template.as_ref().err()?;
+    let refusal = pool.resolved.as_ref().err()?;
     changed?;
     Some(EventNote {
         kind: "WarmPool",

@@ -73,7 +73,7 @@ pub(super) struct Plan {
 /// What a pool needs; nothing where its template cannot be had.
 pub(super) fn plan(pool: &PoolEntry, waiting: usize) -> Option<Plan> {
     let spec = &pool.view.as_ref()?.spec;
-    pool.template.as_ref().ok()?;
+    pool.resolved.as_ref().ok()?;
     let count = |n: i64| usize::try_from(n).unwrap_or(0);
     let min = count(spec.min_size);
     let max = spec
@@ -191,7 +191,7 @@ fn create(index: &mut Index, key: &Key, missing: usize, now: Timestamp, actions:
         let Some(pool) = index.pools.get(key) else {
             return;
         };
-        let Ok((template, shape)) = pool.template.clone() else {
+        let Ok((resolved, shape)) = pool.resolved.clone() else {
             return;
         };
         let name = next_name(index, &key.name);
@@ -201,7 +201,7 @@ fn create(index: &mut Index, key: &Key, missing: usize, now: Timestamp, actions:
                 name,
             },
             pool: key.name.clone(),
-            template,
+            template: resolved.template,
             shape,
         };
         index.refill_tokens -= 1.0;

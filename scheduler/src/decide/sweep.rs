@@ -7,7 +7,7 @@ use pilotlight_common::stream::{AgentRefusal, ObjectId};
 
 use crate::action::Action;
 use crate::index::{Class, Index, POD_LAG, Timer};
-use crate::view::{Claim, Key};
+use crate::view::{Claim, Key, PodOwner};
 
 /// What a warm pod needs now, if anything.
 pub(super) fn warm_pod(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action> {
@@ -122,7 +122,7 @@ fn idle(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action> {
             index.timer(since, Timer::WarmPod(key.clone()));
             return None;
         }
-        let (template, shape) = pool.template.as_ref().ok()?;
+        let (resolved, shape) = pool.resolved.as_ref().ok()?;
         if *shape != entry.view.shape {
             return Some(Action::Retire {
                 warm_pod,
@@ -133,7 +133,7 @@ fn idle(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action> {
         return Some(Action::CreatePod {
             warm_pod,
             pool: pool_key.name,
-            template: Box::new(template.clone()),
+            template: Box::new(resolved.template.clone()),
             shape: shape.clone(),
         });
     }
@@ -174,7 +174,10 @@ pub(super) fn pod(index: &Index, key: &Key) -> Option<Action> {
         return None;
     }
     // A pod without a WarmPod as its owner is not one of a pool.
-    let warm_pod_uid = Some(pod.warm_pod.clone()?);
+    let PodOwner::WarmPod(uid) = &pod.owner else {
+        return None;
+    };
+    let warm_pod_uid = Some(uid.clone());
     Some(Action::RemovePod {
         pod: pod.identity.object_id(),
         warm_pod_uid,

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use pilotlight_common::reasons::{Reason, Refusal};
-use pilotlight_common::resolve::PodTemplate;
+use pilotlight_common::resolve::ResolvedPool;
 
 use super::observe::split;
 use super::{Class, Index, Kind, PoolEntry};
 use crate::input::Change;
 use crate::view::{Key, PoolView, ProfileView, RuntimeView};
 
-/// What the template of a pool that is gone says.
+/// What is found where a pool is gone.
 fn pool_gone() -> Refusal {
     Refusal::new(Reason::NoWarmPool, "the pool is gone")
 }
@@ -33,7 +33,7 @@ impl Index {
                 continue;
             }
             pool.view = None;
-            self.set_template(&key, Err(pool_gone()));
+            self.set_resolved(&key, Err(pool_gone()));
             self.pool_changed(&key, now);
             if self
                 .pools
@@ -45,7 +45,7 @@ impl Index {
         }
         for view in here {
             let key = view.identity.key.clone();
-            let template = self.resolve_pool(&view);
+            let resolved = self.resolve_pool(&view);
             let pool = self
                 .pools
                 .entry(key.clone())
@@ -55,7 +55,7 @@ impl Index {
                 .as_ref()
                 .is_none_or(|old| old.spec != view.spec || old.identity.uid != view.identity.uid);
             pool.view = Some(view);
-            if self.set_template(&key, template) || respecified {
+            if self.set_resolved(&key, resolved) || respecified {
                 self.pool_changed(&key, now);
             }
             self.dirty.pools.insert(key);
@@ -158,27 +158,27 @@ impl Index {
         }
         let views: Vec<PoolView> = self.pools.values().filter_map(|p| p.view.clone()).collect();
         for view in views {
-            let template = self.resolve_pool(&view);
+            let resolved = self.resolve_pool(&view);
             let key = view.identity.key;
-            if self.set_template(&key, template) {
+            if self.set_resolved(&key, resolved) {
                 self.pool_changed(&key, now);
             }
         }
     }
 
     /// Sets what a pool's pods must be; returns whether that changed.
-    fn set_template(
+    fn set_resolved(
         &mut self,
         key: &Key,
-        template: Result<(PodTemplate, String), Refusal>,
+        resolved: Result<(ResolvedPool, String), Refusal>,
     ) -> bool {
         let Some(pool) = self.pools.get_mut(key) else {
             return false;
         };
-        if pool.template == template {
+        if pool.resolved == resolved {
             return false;
         }
-        let old = std::mem::replace(&mut pool.template, template);
+        let old = std::mem::replace(&mut pool.resolved, resolved);
         if let Ok((_, shape)) = old
             && let Some(keys) = self.pools_of_shape.get_mut(&shape)
         {
@@ -206,7 +206,7 @@ impl PoolEntry {
     pub(crate) fn empty() -> Self {
         Self {
             view: None,
-            template: Err(pool_gone()),
+            resolved: Err(pool_gone()),
             members: std::array::from_fn(|_| BTreeSet::new()),
             busy: false,
             not_before: Timestamp::MIN,

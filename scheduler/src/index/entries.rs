@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use pilotlight_common::reasons::Refusal;
-use pilotlight_common::resolve::{PodTemplate, ResolvedSandbox};
+use pilotlight_common::resolve::{ResolvedPool, ResolvedSandbox};
 use pilotlight_common::stream::NodeReport;
 
 use super::ready::Place;
@@ -151,8 +151,8 @@ impl WarmPodEntry {
 pub struct PoolEntry {
     /// The object; absent where WarmPods name a pool that is gone.
     pub view: Option<PoolView>,
-    /// What its pods must be, with the shape; or why there can be none.
-    pub template: Result<(PodTemplate, String), Refusal>,
+    /// What it asks for, with the shape of its pods; or why there can be none.
+    pub resolved: Result<(ResolvedPool, String), Refusal>,
     /// Its pods by class, oldest first.
     pub members: [BTreeSet<(Timestamp, Key)>; Class::COUNT],
     /// Whether a status write is under way.
@@ -171,7 +171,7 @@ impl PoolEntry {
 
     /// Hash of what its pods must be.
     pub fn shape(&self) -> Option<&str> {
-        self.template.as_ref().ok().map(|(_, shape)| shape.as_str())
+        self.resolved.as_ref().ok().map(|(_, shape)| shape.as_str())
     }
 }
 

@@ -9,14 +9,14 @@ use pilotlight_common::kinds::{
 };
 use pilotlight_common::reasons::Refusal;
 use pilotlight_common::resolve::{
-    PodTemplate, ResolvedSandbox, find_runtime, profile_name, profile_not_found, resolve_pool,
+    ResolvedPool, ResolvedSandbox, find_runtime, profile_name, profile_not_found, resolve_pool,
     resolve_sandbox,
 };
 
 use super::observe::POD_LAG;
 use super::ready::Place;
 use super::{Class, Index, Observation, PoolEntry};
-use crate::view::{Claim, Key, PodView, PoolView, SandboxView};
+use crate::view::{Claim, Key, PodOwner, PodView, PoolView, SandboxView};
 
 impl Index {
     /// Brings everything that depends on a warm pod up to date.
@@ -127,7 +127,7 @@ impl Index {
         let uid = &self.warm_pods.get(key)?.view.identity.uid;
         self.pods
             .get(key)
-            .filter(|p| p.warm_pod.as_ref() == Some(uid))
+            .filter(|p| p.owner == PodOwner::WarmPod(uid.clone()))
     }
 
     fn classify(&self, key: &Key, now: Timestamp) -> Class {
@@ -302,22 +302,22 @@ impl Index {
         Ok((resolved, shape))
     }
 
-    pub(super) fn resolve_pool(&self, view: &PoolView) -> Result<(PodTemplate, String), Refusal> {
+    pub(super) fn resolve_pool(&self, view: &PoolView) -> Result<(ResolvedPool, String), Refusal> {
         let namespace = &view.identity.key.namespace;
         let (profile, runtime) = self.named(
             namespace,
             view.spec.profile_ref.as_ref(),
             &view.spec.runtime,
         )?;
-        let template = resolve_pool(
+        let resolved = resolve_pool(
             namespace,
             &view.spec,
             profile,
             runtime,
             &self.settings.defaults,
         )?;
-        let shape = template.shape();
-        Ok((template, shape))
+        let shape = resolved.template.shape();
+        Ok((resolved, shape))
     }
 
     /// The profile and the runtime that a Sandbox or WarmPool names.

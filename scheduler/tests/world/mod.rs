@@ -21,7 +21,8 @@ use pilotlight_scheduler::action::{Action, AssignOutcome, Done, Outcome};
 use pilotlight_scheduler::index::{Index, Settings};
 use pilotlight_scheduler::input::{Change, Input};
 use pilotlight_scheduler::view::{
-    Claim, Identity, Key, NodeView, PodView, PoolView, RuntimeView, SandboxView, WarmPodView,
+    Claim, Identity, Key, NodeView, PodOwner, PodView, PoolView, RuntimeView, SandboxView,
+    WarmPodView,
 };
 
 /// Nodes of the world.
@@ -613,9 +614,9 @@ impl World {
         }
         let view = PodView {
             identity: self.identity(&key.name),
-            warm_pod: Some(owner),
+            owner: PodOwner::WarmPod(owner),
             managed: true,
-            ended: None,
+            ..PodView::default()
         };
         self.pods.insert(key.clone(), view.clone());
         self.undelivered.push_back(Input::Pod(Change::Upsert(view)));

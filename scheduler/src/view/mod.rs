@@ -3,18 +3,20 @@
 //! The watches turn every object into its view before they hand it on, so that 100,000 warm pods fit into
 //! memory and no decision can come to depend on a field that is not here.
 
+mod pod;
+
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use kube::core::PartialObjectMeta;
 use kube::{Resource, ResourceExt};
 use pilotlight_common::kinds::{
     Condition, RETIRED_PREFIX, RuntimeEnvironment, Sandbox, SandboxPhase, SandboxProfile,
     SandboxSpec, WarmPod, WarmPodPhase, WarmPool, WarmPoolSpec, WarmPoolStatus,
 };
-use pilotlight_common::names::{
-    AGENT_READY, AGENT_READY_LABEL, MANAGED_BY, MANAGED_BY_LABEL, WARM_POD_KIND,
-};
+use pilotlight_common::names::{AGENT_READY, AGENT_READY_LABEL};
 use pilotlight_common::stream::ObjectId;
+
+pub use pod::{PodOwner, PodView, Trouble};
 
 /// Namespace and name of an object; the namespace is empty for cluster-wide kinds.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -238,47 +240,6 @@ impl From<WarmPool> for PoolView {
             identity: Identity::of(&pool),
             spec: pool.spec,
             status: pool.status.unwrap_or_default(),
-        }
-    }
-}
-
-/// A pod this project created.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct PodView {
-    /// Metadata.
-    pub identity: Identity,
-    /// UID of the WarmPod that owns it.
-    pub warm_pod: Option<String>,
-    /// Whether it carries this project's label.
-    pub managed: bool,
-    /// Why it can no longer run, where its containers have ended.
-    pub ended: Option<String>,
-}
-
-impl From<Pod> for PodView {
-    fn from(pod: Pod) -> Self {
-        let identity = Identity::of(&pod);
-        let warm_pod = pod
-            .owner_references()
-            .iter()
-            .find(|o| o.kind == WARM_POD_KIND && o.api_version.starts_with("llmsafespace.dev/"))
-            .map(|o| o.uid.clone());
-        let managed = pod
-            .labels()
-            .get(MANAGED_BY_LABEL)
-            .is_some_and(|v| v == MANAGED_BY);
-        let status = pod.status.unwrap_or_default();
-        let ended = match status.phase.as_deref() {
-            Some("Failed" | "Succeeded") => {
-                Some(status.reason.unwrap_or_else(|| "ContainersEnded".into()))
-            }
-            _ => None,
-        };
-        Self {
-            identity,
-            warm_pod,
-            managed,
-            ended,
         }
     }
 }

@@ -1,0 +1,164 @@
+//! What the index keeps of a pod: whose it is, where it runs, and what keeps it from running.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use kube::ResourceExt;
+use pilotlight_common::kinds::GROUP;
+use pilotlight_common::names::{IMAGE_LABEL, MANAGED_BY, MANAGED_BY_LABEL};
+
+use super::Identity;
+
+/// The object of this project that a pod belongs to, by UID.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub enum PodOwner {
+    /// None of this project.
+    #[default]
+    Nobody,
+    /// A WarmPod of the same name and namespace.
+    WarmPod(String),
+    /// A Sandbox: the pod was made for it alone (a cold start).
+    Sandbox(String),
+    /// A RuntimeEnvironment: the pod shows whether it works.
+    Runtime(String),
+}
+
+/// Why a pod does not run: a stable word and a sentence for people.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Trouble {
+    /// Stable word, fit for a condition's reason.
+    pub reason: String,
+    /// What happened, as the cluster says it.
+    pub message: String,
+}
+
+impl Trouble {
+    /// A trouble of this reason. The message is cut: part of it comes from outside.
+    pub fn new(reason: &str, message: &str) -> Self {
+        Self {
+            reason: reason.to_owned(),
+            message: message.chars().take(MAX_MESSAGE).collect(),
+        }
+    }
+}
+
+/// Longest message of a [`Trouble`]: a scheduler's on a large cluster can be much longer, and says no more.
+const MAX_MESSAGE: usize = 500;
+
+/// A pod this project created.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PodView {
+    /// Metadata.
+    pub identity: Identity,
+    /// Whose it is.
+    pub owner: PodOwner,
+    /// Whether it carries this project's label.
+    pub managed: bool,
+    /// Node it was placed on.
+    pub node: Option<String>,
+    /// Hash of image and command, see [`pilotlight_common::resolve::image_hash`].
+    pub image_hash: Option<String>,
+    /// Whether it is Ready: its containers run and its node's agent has prepared it.
+    pub ready: bool,
+    /// What keeps it from running, where the cluster says so.
+    pub hold_up: Option<Trouble>,
+    /// Why it can no longer run, where its containers have ended.
+    pub ended: Option<Trouble>,
+}
+
+impl From<Pod> for PodView {
+    fn from(pod: Pod) -> Self {
+        let identity = Identity::of(&pod);
+        let owner = owner(&pod);
+        let label = |name: &str| pod.labels().get(name).cloned();
+        let managed = label(MANAGED_BY_LABEL).is_some_and(|v| v == MANAGED_BY);
+        let image_hash = label(IMAGE_LABEL);
+        let node = pod.spec.and_then(|spec| spec.node_name);
+        let status = pod.status.unwrap_or_default();
+        Self {
+            identity,
+            owner,
+            managed,
+            node,
+            image_hash,
+            ready: condition(&status, "Ready").is_some_and(|(holds, _)| holds),
+            hold_up: hold_up(&status),
+            ended: ended(&status),
+        }
+    }
+}
+
+fn owner(pod: &Pod) -> PodOwner {
+    let group = format!("{GROUP}/");
+    let ours = pod
+        .owner_references()
+        .iter()
+        .filter(|o| o.api_version.starts_with(&group));
+    ours.map(|o| match o.kind.as_str() {
+        "WarmPod" => PodOwner::WarmPod(o.uid.clone()),
+        "Sandbox" => PodOwner::Sandbox(o.uid.clone()),
+        "RuntimeEnvironment" => PodOwner::Runtime(o.uid.clone()),
+        _ => PodOwner::Nobody,
+    })
+    .find(|owner| *owner != PodOwner::Nobody)
+    .unwrap_or_default()
+}
+
+/// Whether a condition holds, and its message.
+fn condition<'a>(status: &'a PodStatus, name: &str) -> Option<(bool, &'a str)> {
+    let found = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|c| c.type_ == name)?;
+    Some((
+        found.status == "True",
+        found.message.as_deref().unwrap_or_default(),
+    ))
+}
+
+/// What keeps a pod from running: no node for it, an image that cannot be had, a container that ends again and again.
+fn hold_up(status: &PodStatus) -> Option<Trouble> {
+    if let Some((false, message)) = condition(status, "PodScheduled") {
+        return Some(Trouble::new("PodUnschedulable", message));
+    }
+    let containers = status
+        .init_container_statuses
+        .iter()
+        .chain(&status.container_statuses)
+        .flatten();
+    containers.filter_map(waiting).next()
+}
+
+/// What a waiting container waits for, where that is no part of an ordinary start.
+fn waiting(container: &ContainerStatus) -> Option<Trouble> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let said = waiting.message.as_deref().unwrap_or_default();
+    let word = match waiting.reason.as_deref()? {
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "InvalidImageName"
+        | "ErrImageNeverPull"
+        | "ImageInspectError"
+        | "RegistryUnavailable" => "ImagePullFailed",
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+            "ContainerNotCreated"
+        }
+        "CrashLoopBackOff" => "ContainerCrashing",
+        _ => return None,
+    };
+    Some(Trouble::new(
+        word,
+        &format!("container {}: {said}", container.name),
+    ))
+}
+
+fn ended(status: &PodStatus) -> Option<Trouble> {
+    if !matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
+        return None;
+    }
+    let reason = status.reason.as_deref().unwrap_or("ContainersEnded");
+    let message = status
+        .message
+        .as_deref()
+        .unwrap_or("its containers have ended");
+    Some(Trouble::new(reason, message))
+}
