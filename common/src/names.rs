@@ -28,8 +28,41 @@ pub const STREAM_AUDIENCE: &str = "pilotlight-scheduler";
 pub const SCHEDULER_MANAGER: &str = "pilotlight-scheduler";
 /// Field manager of the node agent's writes.
 pub const AGENT_MANAGER: &str = "pilotlight-node-agent";
-/// Label of an object that the running WarmPod owns, by kind, in owner references.
-pub const WARM_POD_KIND: &str = "WarmPod";
+/// Name of the volume claim of a sandbox with persistent storage: with the sandbox's own name, so that a volume that is
+/// kept is found again by a sandbox of the same name.
+pub fn volume_claim(sandbox: &str) -> String {
+    format!("data-{sandbox}")
+}
+
+/// The kinds that own pods.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum OwnerKind {
+    /// A pod of a pool.
+    WarmPod,
+    /// A pod made for one sandbox.
+    Sandbox,
+    /// A pod that shows whether a runtime works.
+    RuntimeEnvironment,
+}
+
+impl OwnerKind {
+    /// All of them.
+    const ALL: [Self; 3] = [Self::WarmPod, Self::Sandbox, Self::RuntimeEnvironment];
+
+    /// The kind as an owner reference says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WarmPod => "WarmPod",
+            Self::Sandbox => "Sandbox",
+            Self::RuntimeEnvironment => "RuntimeEnvironment",
+        }
+    }
+
+    /// The kind that an owner reference names.
+    pub fn of(kind: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|own| own.as_str() == kind)
+    }
+}
 
 /// Condition types of a Sandbox, in the order in which they become true.
 pub mod conditions {

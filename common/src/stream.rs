@@ -5,7 +5,7 @@
 //! `PUT /v1/nodes/{node}/report`: one [`NodeReport`], whenever it changed and as often as a bookmark.
 //!
 //! Every scheduler replica sends what its own index knows, and an agent listens to all of them, so a message
-//! can come twice or late: assignments are idempotent by (warm pod, sandbox UID).
+//! can come twice or late: assignments are idempotent by (owner of the pod, sandbox UID).
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -30,8 +30,8 @@ pub struct ObjectId {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Assignment {
-    /// The warm pod, whose pod bears the same name in the same namespace.
-    pub warm_pod: ObjectId,
+    /// What owns the pod: its WarmPod, which bears the same name; or, of a pod made for it alone, the sandbox itself.
+    pub owner: ObjectId,
     /// Name of the pod.
     pub pod_name: String,
     /// The sandbox.
@@ -40,6 +40,13 @@ pub struct Assignment {
     pub endpoint: String,
     /// When the assignment was decided, by the scheduler's clock.
     pub assigned_at: Timestamp,
+}
+
+impl Assignment {
+    /// Whether the pod was made for the sandbox alone: it may take as long to start as an image takes to pull.
+    pub fn is_cold(&self) -> bool {
+        self.owner.uid == self.sandbox.uid
+    }
 }
 
 /// What the scheduler tells an agent.
@@ -56,10 +63,10 @@ pub enum StreamMessage {
         /// The assignment.
         assignment: Assignment,
     },
-    /// The assignment's sandbox or its warm pod is gone, or the sandbox ended.
+    /// The assignment's sandbox or its pod's owner is gone, or the sandbox ended.
     Release {
-        /// The warm pod.
-        warm_pod: ObjectId,
+        /// What owns the pod.
+        owner: ObjectId,
         /// UID of the sandbox.
         sandbox_uid: String,
     },
@@ -87,8 +94,8 @@ pub struct NodeReport {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RefusedAssignment {
-    /// UID of the warm pod.
-    pub warm_pod_uid: String,
+    /// UID of what owns the pod.
+    pub owner_uid: String,
     /// UID of the sandbox.
     pub sandbox_uid: String,
     /// Why.
@@ -100,7 +107,7 @@ pub struct RefusedAssignment {
 /// Why an agent refused an assignment.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub enum AgentRefusal {
-    /// The pod is gone, terminating or of another WarmPod.
+    /// The pod is gone, terminating or of another owner.
     PodGone,
     /// The pod is there and no longer fit: not running, or its seccomp state is not what it must be.
     PodNotPrepared,

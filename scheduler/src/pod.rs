@@ -4,18 +4,22 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, Pod, PodReadinessGate, PodSecurityContext,
-    PodSpec, ResourceRequirements, SeccompProfile, SecurityContext, Toleration, Volume,
-    VolumeMount,
+    Capabilities, Container, EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, Pod,
+    PodReadinessGate, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
+    SecurityContext, Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use pilotlight_common::kinds::{GROUP, VERSION};
 use pilotlight_common::names::{
     AGENT_READY, AGENT_READY_LABEL, CONTAINER, IMAGE_LABEL, MANAGED_BY, MANAGED_BY_LABEL,
-    POOL_LABEL, PREPARED_CONDITION, SANDBOX_POD_LABEL, SHAPE_LABEL, SUBDOMAIN,
+    OwnerKind, POOL_LABEL, PREPARED_CONDITION, SANDBOX_POD_LABEL, SHAPE_LABEL, SUBDOMAIN,
+    volume_claim,
 };
-use pilotlight_common::resolve::{PodTemplate, image_hash};
+use pilotlight_common::resolve::{DATA_PATH, PodTemplate, image_hash};
 use pilotlight_common::stream::ObjectId;
+
+use crate::view::Key;
 
 /// How far requests lie below limits.
 #[derive(Clone, Copy, Debug)]
@@ -31,28 +35,49 @@ const GRACE_SECONDS: i64 = 2;
 /// Seconds after which pods leave a node that cannot be reached; Kubernetes' own five minutes are a long time
 /// for something that is replaced in seconds.
 const UNREACHABLE_SECONDS: i64 = 30;
+/// Name of the persistent volume inside the pod.
+const DATA_VOLUME: &str = "data";
 
-/// Labels of a WarmPod and its pod.
-pub fn labels(pool: &str, shape: &str) -> BTreeMap<String, String> {
+/// Labels of a pod, and of its WarmPod where it is of a pool.
+pub fn labels(pool: Option<&str>, shape: &str) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::from([
         (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
         (SHAPE_LABEL.to_owned(), shape.to_owned()),
     ]);
     // A label value is shorter than an object name can be.
-    if pool.len() <= 63 {
+    if let Some(pool) = pool.filter(|pool| pool.len() <= 63) {
         labels.insert(POOL_LABEL.to_owned(), pool.to_owned());
     }
     labels
 }
 
-/// The pod of a WarmPod.
-pub fn pod(
-    warm_pod: &ObjectId,
-    pool: &str,
-    template: &PodTemplate,
-    shape: &str,
-    overcommit: Overcommit,
-) -> Pod {
+/// A pod to be made: its name, whose it is, and what it must be.
+#[derive(Clone, Copy, Debug)]
+pub struct PodPlan<'a> {
+    /// Name and namespace.
+    pub key: &'a Key,
+    /// Kind of its owner.
+    pub owner_kind: OwnerKind,
+    /// Its owner; of a cluster-wide kind without a namespace.
+    pub owner: &'a ObjectId,
+    /// Name of its pool, where it is of one.
+    pub pool: Option<&'a str>,
+    /// What it must be.
+    pub template: &'a PodTemplate,
+    /// Hash of the template.
+    pub shape: &'a str,
+}
+
+/// The pod of a plan.
+pub fn pod(plan: &PodPlan<'_>, overcommit: Overcommit) -> Pod {
+    let PodPlan {
+        key,
+        owner_kind,
+        owner,
+        pool,
+        template,
+        shape,
+    } = *plan;
     let mut labels = labels(pool, shape);
     labels.insert(SANDBOX_POD_LABEL.to_owned(), "true".to_owned());
     labels.insert(
@@ -61,28 +86,29 @@ pub fn pod(
     );
     Pod {
         metadata: ObjectMeta {
-            name: Some(warm_pod.name.clone()),
-            namespace: Some(warm_pod.namespace.clone()),
+            name: Some(key.name.clone()),
+            namespace: Some(key.namespace.clone()),
             labels: Some(labels),
             owner_references: Some(vec![OwnerReference {
-                api_version: "llmsafespace.dev/v1".into(),
-                kind: "WarmPod".into(),
-                name: warm_pod.name.clone(),
-                uid: warm_pod.uid.clone(),
+                api_version: format!("{GROUP}/{VERSION}"),
+                kind: owner_kind.as_str().into(),
+                name: owner.name.clone(),
+                uid: owner.uid.clone(),
                 controller: Some(true),
                 block_owner_deletion: Some(false),
             }]),
             ..ObjectMeta::default()
         },
-        spec: Some(spec(&warm_pod.name, template, overcommit)),
+        spec: Some(spec(plan, overcommit)),
         status: None,
     }
 }
 
-fn spec(name: &str, template: &PodTemplate, overcommit: Overcommit) -> PodSpec {
-    let (volumes, mounts) = volumes(template);
+fn spec(plan: &PodPlan<'_>, overcommit: Overcommit) -> PodSpec {
+    let template = plan.template;
+    let (volumes, mounts) = volumes(plan);
     PodSpec {
-        hostname: Some(name.to_owned()),
+        hostname: Some(plan.key.name.clone()),
         subdomain: Some(SUBDOMAIN.to_owned()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
@@ -193,8 +219,10 @@ fn shared(limit: u64, factor: f64) -> u64 {
     ((limit as f64 / factor).ceil() as u64).clamp(1, limit.max(1))
 }
 
-/// An empty volume for each writable path, and a read-only view of one for each read-only path inside them.
-fn volumes(template: &PodTemplate) -> (Vec<Volume>, Vec<VolumeMount>) {
+/// An empty volume for each writable path, and the sandbox's persistent one where it has one. Read-only paths need none:
+/// they lie in the read-only root, apart from every writable path.
+fn volumes(plan: &PodPlan<'_>) -> (Vec<Volume>, Vec<VolumeMount>) {
+    let template = plan.template;
     let mut volumes = Vec::new();
     let mut mounts = Vec::new();
     for (number, path) in template.writable_paths.iter().enumerate() {
@@ -210,6 +238,21 @@ fn volumes(template: &PodTemplate) -> (Vec<Volume>, Vec<VolumeMount>) {
         mounts.push(VolumeMount {
             name,
             mount_path: path.clone(),
+            ..VolumeMount::default()
+        });
+    }
+    if template.has_volume {
+        volumes.push(Volume {
+            name: DATA_VOLUME.into(),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: volume_claim(&plan.owner.name),
+                read_only: None,
+            }),
+            ..Volume::default()
+        });
+        mounts.push(VolumeMount {
+            name: DATA_VOLUME.into(),
+            mount_path: DATA_PATH.into(),
             ..VolumeMount::default()
         });
     }
@@ -249,10 +292,14 @@ mod tests {
             uid: "u".into(),
         };
         let pod = pod(
-            &id,
-            "pool",
-            &template(),
-            "shape",
+            &PodPlan {
+                key: &Key::from(&id),
+                owner_kind: OwnerKind::WarmPod,
+                owner: &id,
+                pool: Some("pool"),
+                template: &template(),
+                shape: "shape",
+            },
             Overcommit {
                 cpu: 2.0,
                 memory: 1.0,

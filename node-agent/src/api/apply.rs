@@ -365,18 +365,23 @@ fn publication(assignment: &Assignment, node: &str, now: Timestamp) -> Value {
     let yes = |type_, reason, message: &str| {
         Condition::new(type_, ConditionStatus::True, reason, message, second)
     };
+    let (how, what) = if assignment.is_cold() {
+        ("PodCreated", "A pod was made for the sandbox.")
+    } else {
+        ("WarmPodAssigned", "A warm pod was assigned.")
+    };
     json!({
         "metadata": {"uid": assignment.sandbox.uid},
         "status": {
             "phase": SandboxPhase::Running,
             "podName": assignment.pod_name,
-            "podNamespace": assignment.warm_pod.namespace,
+            "podNamespace": assignment.owner.namespace,
             "nodeName": node,
             "startTime": micro_time(now),
             "endpoint": assignment.endpoint,
             "conditions": [
                 yes(conditions::ACCEPTED, "Resolved", "The request can be fulfilled."),
-                yes(conditions::ASSIGNED, "WarmPodAssigned", "A warm pod was assigned."),
+                yes(conditions::ASSIGNED, how, what),
                 yes(conditions::PREPARED, "Prepared", "The node enforces what the sandbox asks for."),
                 yes(conditions::READY, "Running", "The sandbox runs."),
             ],

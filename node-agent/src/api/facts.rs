@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, SecurityContext};
 use pilotlight_common::kinds::GROUP;
-use pilotlight_common::names::{MANAGED_BY, MANAGED_BY_LABEL, PREPARED_CONDITION, WARM_POD_KIND};
+use pilotlight_common::names::{MANAGED_BY, MANAGED_BY_LABEL, OwnerKind, PREPARED_CONDITION};
 use pilotlight_common::stream::ObjectId;
 
 use crate::protocol::PodUid;
@@ -19,8 +19,8 @@ pub struct PodFacts {
     pub uid: PodUid,
     /// The pod.
     pub pod: ObjectId,
-    /// The WarmPod that owns it.
-    pub warm_pod: ObjectId,
+    /// What owns it.
+    pub owner: PodOwner,
     /// Whether it is being deleted.
     pub terminating: bool,
     /// Its phase.
@@ -39,6 +39,15 @@ pub struct PodFacts {
     pub condition: Option<(bool, String)>,
 }
 
+/// The object of this project that owns a pod.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PodOwner {
+    /// Its kind.
+    pub kind: OwnerKind,
+    /// The object. Of a cluster-wide kind the namespace is the pod's and means nothing.
+    pub id: ObjectId,
+}
+
 /// Phase of a pod, as far as it matters here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum PodPhase {
@@ -51,7 +60,7 @@ pub enum PodPhase {
 }
 
 impl PodFacts {
-    /// The facts of a pod of ours: labelled, gated, owned by a WarmPod. `None` for every other.
+    /// The facts of a pod of ours: labelled, gated, owned by an object of ours. `None` for every other.
     pub fn of(pod: &Pod) -> Option<Self> {
         let metadata = &pod.metadata;
         let labelled = metadata
@@ -71,10 +80,12 @@ impl PodFacts {
         let uid = metadata.uid.clone()?;
         let namespace = metadata.namespace.clone()?;
         let group = format!("{GROUP}/");
-        let owner =
-            metadata.owner_references.iter().flatten().find(|owner| {
-                owner.kind == WARM_POD_KIND && owner.api_version.starts_with(&group)
-            })?;
+        let (kind, owner) = metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .filter(|owner| owner.api_version.starts_with(&group))
+            .find_map(|owner| Some((OwnerKind::of(&owner.kind)?, owner)))?;
         let status = pod.status.as_ref();
         let mut running = BTreeSet::new();
         let mut known = BTreeSet::new();
@@ -113,10 +124,13 @@ impl PodFacts {
                 name: metadata.name.clone()?,
                 uid,
             },
-            warm_pod: ObjectId {
-                namespace,
-                name: owner.name.clone(),
-                uid: owner.uid.clone(),
+            owner: PodOwner {
+                kind,
+                id: ObjectId {
+                    namespace,
+                    name: owner.name.clone(),
+                    uid: owner.uid.clone(),
+                },
             },
             terminating: metadata.deletion_timestamp.is_some(),
             phase: match status.and_then(|status| status.phase.as_deref()) {
@@ -213,7 +227,8 @@ mod tests {
     #[test]
     fn a_warm_pod_is_read_whole() {
         let facts = facts(pod()).unwrap();
-        assert_eq!(facts.warm_pod.uid, "w");
+        assert_eq!(facts.owner.id.uid, "w");
+        assert_eq!(facts.owner.kind, OwnerKind::WarmPod);
         assert_eq!(facts.phase, PodPhase::Running);
         assert!(facts.containers_ready && !facts.terminating);
         assert_eq!(facts.running, BTreeSet::from(["abc".to_owned()]));
@@ -227,7 +242,7 @@ mod tests {
             ("/metadata/labels", json!({})),
             ("/metadata/ownerReferences", json!([])),
             ("/metadata/ownerReferences/0/apiVersion", json!("apps/v1")),
-            ("/metadata/ownerReferences/0/kind", json!("Sandbox")),
+            ("/metadata/ownerReferences/0/kind", json!("WarmPool")),
             ("/spec/readinessGates", json!([])),
             ("/metadata/uid", json!("../../etc")),
         ] {

@@ -9,14 +9,15 @@ use kube::ResourceExt;
 use kube::api::{Api, PostParams};
 use pilotlight_common::kinds::{PoolRef, WarmPod, WarmPodSpec};
 use pilotlight_common::names::{
-    MANAGED_BY, MANAGED_BY_LABEL, SANDBOX_POD_LABEL, SCHEDULER_MANAGER, SUBDOMAIN,
+    MANAGED_BY, MANAGED_BY_LABEL, OwnerKind, SANDBOX_POD_LABEL, SCHEDULER_MANAGER, SUBDOMAIN,
 };
 use pilotlight_common::resolve::PodTemplate;
 use pilotlight_common::stream::ObjectId;
 
 use super::{Applier, WriteError};
 use crate::action::{CreateWarmPod, EventNote, Outcome};
-use crate::pod::{labels, pod};
+use crate::pod::{PodPlan, labels, pod};
+use crate::view::Key;
 
 /// How long a namespace's Service is taken to exist after it was last looked up.
 const SERVICE_TRUST: Duration = Duration::from_mins(10);
@@ -34,7 +35,7 @@ impl Applier {
             metadata: ObjectMeta {
                 name: Some(create.key.name.clone()),
                 namespace: Some(namespace.clone()),
-                labels: Some(labels(&create.pool, &create.shape)),
+                labels: Some(labels(Some(&create.pool), &create.shape)),
                 ..ObjectMeta::default()
             },
             spec: WarmPodSpec {
@@ -64,7 +65,15 @@ impl Applier {
         shape: &str,
     ) -> Result<Outcome, WriteError> {
         let api: Api<Pod> = Api::namespaced(self.cold.clone(), &warm_pod.namespace);
-        let wanted = pod(warm_pod, pool, template, shape, self.overcommit);
+        let plan = PodPlan {
+            key: &Key::from(warm_pod),
+            owner_kind: OwnerKind::WarmPod,
+            owner: warm_pod,
+            pool: Some(pool),
+            template,
+            shape,
+        };
+        let wanted = pod(&plan, self.overcommit);
         match self.write(api.create(&post_params(), &wanted)).await {
             Ok(_) => Ok(Outcome::Done),
             Err(error) if error.code() == Some(409) => Ok(Outcome::Done),

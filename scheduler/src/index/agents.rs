@@ -83,7 +83,7 @@ impl Index {
             .iter()
             .map(|r| {
                 (
-                    (r.warm_pod_uid.clone(), r.sandbox_uid.clone()),
+                    (r.owner_uid.clone(), r.sandbox_uid.clone()),
                     r.reason.as_str(),
                 )
             })

@@ -51,14 +51,11 @@ impl Index {
         let Some((node, sandbox_uid)) = entry.announced.take() else {
             return;
         };
-        let warm_pod = entry.view.identity.object_id();
+        let owner = entry.view.identity.object_id();
         self.notices.push(Notice {
             node,
             stream: None,
-            message: StreamMessage::Release {
-                warm_pod,
-                sandbox_uid,
-            },
+            message: StreamMessage::Release { owner, sandbox_uid },
         });
     }
 
@@ -101,7 +98,7 @@ impl Index {
         Some((
             node,
             Assignment {
-                warm_pod: entry.view.identity.object_id(),
+                owner: entry.view.identity.object_id(),
                 pod_name: key.name.clone(),
                 sandbox: sandbox.identity.object_id(),
                 endpoint: endpoint(&key.name, &key.namespace, &self.settings.cluster_domain),

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
 use kube::ResourceExt;
 use pilotlight_common::kinds::GROUP;
-use pilotlight_common::names::{IMAGE_LABEL, MANAGED_BY, MANAGED_BY_LABEL};
+use pilotlight_common::names::{IMAGE_LABEL, MANAGED_BY, MANAGED_BY_LABEL, OwnerKind};
 
 use super::Identity;
 
@@ -92,13 +92,15 @@ fn owner(pod: &Pod) -> PodOwner {
         .owner_references()
         .iter()
         .filter(|o| o.api_version.starts_with(&group));
-    ours.map(|o| match o.kind.as_str() {
-        "WarmPod" => PodOwner::WarmPod(o.uid.clone()),
-        "Sandbox" => PodOwner::Sandbox(o.uid.clone()),
-        "RuntimeEnvironment" => PodOwner::Runtime(o.uid.clone()),
-        _ => PodOwner::Nobody,
+    ours.filter_map(|o| {
+        let uid = o.uid.clone();
+        Some(match OwnerKind::of(&o.kind)? {
+            OwnerKind::WarmPod => PodOwner::WarmPod(uid),
+            OwnerKind::Sandbox => PodOwner::Sandbox(uid),
+            OwnerKind::RuntimeEnvironment => PodOwner::Runtime(uid),
+        })
     })
-    .find(|owner| *owner != PodOwner::Nobody)
+    .next()
     .unwrap_or_default()
 }
 

@@ -286,7 +286,7 @@ impl World {
             .into_iter()
             .flatten()
             .map(|(pod, sandbox)| RefusedAssignment {
-                warm_pod_uid: pod.clone(),
+                owner_uid: pod.clone(),
                 sandbox_uid: sandbox.clone(),
                 reason: AgentRefusal::PodNotPrepared,
                 message: String::new(),

@@ -12,7 +12,7 @@ fn object(name: &str, uid: &str) -> ObjectId {
 
 fn assignment() -> Assignment {
     Assignment {
-        warm_pod: object("wp", "w"),
+        owner: object("wp", "w"),
         pod_name: "wp".into(),
         sandbox: object("sb", "s"),
         endpoint: "wp.sandboxes.team.svc.cluster.local".into(),

@@ -8,7 +8,7 @@ use pilotlight_common::stream::{AgentRefusal, Assignment, RefusedAssignment};
 
 use super::backoff::{Time, backoff};
 
-/// What identifies an assignment: UID of the warm pod, UID of the sandbox.
+/// What identifies an assignment: UID of what owns the pod, UID of the sandbox.
 pub type Key = (String, String);
 
 /// The address of a scheduler replica.
@@ -23,10 +23,7 @@ const MAX_MESSAGE: usize = 200;
 
 /// The key of an assignment.
 pub fn key(assignment: &Assignment) -> Key {
-    (
-        assignment.warm_pod.uid.clone(),
-        assignment.sandbox.uid.clone(),
-    )
+    (assignment.owner.uid.clone(), assignment.sandbox.uid.clone())
 }
 
 /// How far an assignment has come.
@@ -172,20 +169,23 @@ impl Assignments {
         self.replicas.values().filter(|l| l.connected).count()
     }
 
-    /// Whether one is on its way, so that everything else has to wait.
+    /// Whether one is on its way, so that everything else has to wait. A pod that is only starting is none: its image
+    /// can take minutes.
     pub fn busy(&self) -> bool {
-        self.entries
-            .values()
-            .any(|entry| !matches!(entry.stage, Stage::Published | Stage::Refused(..)))
+        self.entries.values().any(|entry| match entry.stage {
+            Stage::Published | Stage::Refused(..) => false,
+            Stage::Waiting(_) => !entry.assignment.is_cold(),
+            Stage::Look(_) | Stage::Looking | Stage::Publishing => true,
+        })
     }
 
     /// What is refused, for the report.
     pub fn refused(&self) -> Vec<RefusedAssignment> {
         self.entries
             .iter()
-            .filter_map(|((warm_pod_uid, sandbox_uid), entry)| match &entry.stage {
+            .filter_map(|((owner_uid, sandbox_uid), entry)| match &entry.stage {
                 Stage::Refused(reason, message) => Some(RefusedAssignment {
-                    warm_pod_uid: warm_pod_uid.clone(),
+                    owner_uid: owner_uid.clone(),
                     sandbox_uid: sandbox_uid.clone(),
                     reason: *reason,
                     message: message.clone(),

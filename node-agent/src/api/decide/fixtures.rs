@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use pilotlight_common::names::OwnerKind;
 use pilotlight_common::stream::{Assignment, ObjectId};
 
 use super::backoff::Time;
-use crate::api::facts::{PodFacts, PodPhase};
+use crate::api::facts::{PodFacts, PodOwner, PodPhase};
 use crate::protocol::{ContainerInspection, PodInspection, PodUid};
 
 pub fn at(seconds: u64) -> Time {
@@ -29,7 +30,10 @@ pub fn facts(n: u8) -> PodFacts {
     PodFacts {
         uid: uid(n),
         pod: object(format!("wp-{n}"), uid(n).to_string()),
-        warm_pod: object(format!("wp-{n}"), format!("warm-{n}")),
+        owner: PodOwner {
+            kind: OwnerKind::WarmPod,
+            id: object(format!("wp-{n}"), format!("warm-{n}")),
+        },
         terminating: false,
         phase: PodPhase::Running,
         containers_ready: true,
@@ -62,7 +66,7 @@ pub fn confined(n: u8) -> PodInspection {
 /// Warm pod `n` given to sandbox `sandbox`.
 pub fn assignment(n: u8, sandbox: u8) -> Assignment {
     Assignment {
-        warm_pod: object(format!("wp-{n}"), format!("warm-{n}")),
+        owner: object(format!("wp-{n}"), format!("warm-{n}")),
         pod_name: format!("wp-{n}"),
         sandbox: object(format!("sb-{sandbox}"), format!("sandbox-{sandbox}")),
         endpoint: format!("wp-{n}.sandboxes.team.svc.cluster.local"),

@@ -210,12 +210,9 @@ impl State {
                 self.assignments
                     .assign(replica, assignment, stage, now.time);
             }
-            StreamMessage::Release {
-                warm_pod,
-                sandbox_uid,
-            } => self
-                .assignments
-                .release(replica, &(warm_pod.uid, sandbox_uid)),
+            StreamMessage::Release { owner, sandbox_uid } => {
+                self.assignments.release(replica, &(owner.uid, sandbox_uid))
+            }
             StreamMessage::Bookmark => {}
         }
     }
@@ -246,7 +243,7 @@ impl State {
             && let Some(pod) = self
                 .pods
                 .values_mut()
-                .find(|pod| pod.facts.warm_pod.uid == key.0)
+                .find(|pod| pod.facts.owner.id.uid == key.0)
         {
             pod.is_published(&key.1, now);
         }
@@ -321,7 +318,7 @@ impl State {
 
     fn pod_of(&self, assignment: &Assignment) -> Option<&Pod> {
         let name = (
-            assignment.warm_pod.namespace.clone(),
+            assignment.owner.namespace.clone(),
             assignment.pod_name.clone(),
         );
         self.pods.get(self.by_name.get(&name)?)

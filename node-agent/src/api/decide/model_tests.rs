@@ -140,10 +140,7 @@ impl World {
         assert!(!facts.terminating && facts.containers_ready);
         assert_eq!(facts.phase, PodPhase::Running);
         assert_eq!(facts.asks_unconfined, None);
-        let served = self
-            .serves
-            .entry(assignment.warm_pod.uid.clone())
-            .or_default();
+        let served = self.serves.entry(assignment.owner.uid.clone()).or_default();
         served.insert(assignment.sandbox.uid.clone());
         assert_eq!(served.len(), 1, "a pod was published for two sandboxes");
     }
@@ -188,7 +185,7 @@ impl World {
                 self.hear(
                     r,
                     StreamMessage::Release {
-                        warm_pod: assignment.warm_pod,
+                        owner: assignment.owner,
                         sandbox_uid: assignment.sandbox.uid,
                     },
                 );

@@ -3,6 +3,8 @@
 use std::hash::Hash;
 use std::time::Duration;
 
+use pilotlight_common::names::OwnerKind;
+
 use super::backoff::{Lane, Time, about, backoff};
 use super::usage::UsageTrack;
 use super::verdict::{Verdict, verdict};
@@ -300,8 +302,12 @@ impl Pod {
 
     /// Whether the WarmPod's phase is to be written, and to what: Ready or Pending; otherwise when to look again.
     pub fn warm_due(&self, now: Time) -> Result<bool, Time> {
-        // Once it serves a sandbox the phase is the scheduler's alone.
-        if self.warm_state == Warm::Gone || self.served_by.is_some() || self.warm.in_flight {
+        // Once it serves a sandbox the phase is the scheduler's alone; a pod of no pool has no WarmPod at all.
+        if self.facts.owner.kind != OwnerKind::WarmPod
+            || self.warm_state == Warm::Gone
+            || self.served_by.is_some()
+            || self.warm.in_flight
+        {
             return Err(Time::MAX);
         }
         let ready = if self.prepared() {
@@ -340,7 +346,9 @@ impl Pod {
 
     /// Whether heartbeats are sent for it.
     pub fn beats(&self) -> bool {
-        self.prepared() && self.warm_state != Warm::Gone
+        self.facts.owner.kind == OwnerKind::WarmPod
+            && self.prepared()
+            && self.warm_state != Warm::Gone
     }
 
     /// It is published for the sandbox with this UID.

@@ -10,6 +10,7 @@ use super::backoff::Time;
 use super::pods::Pod;
 use super::types::{Action, Write};
 use super::usage::SAMPLE_INTERVAL;
+use crate::api::facts::PodPhase;
 use crate::protocol::MAX_PODS;
 
 /// How long an assignment waits for a pod that the watch has not shown or `host` has not looked at.
@@ -51,7 +52,7 @@ impl State {
                     entry.stage = Stage::Waiting(Some(since));
                     let assignment = &entry.assignment;
                     let name = (
-                        assignment.warm_pod.namespace.clone(),
+                        assignment.owner.namespace.clone(),
                         assignment.pod_name.clone(),
                     );
                     let pod = self
@@ -129,7 +130,7 @@ impl State {
             match pod.warm_due(now) {
                 Ok(ready) => {
                     writes.push(Write::WarmPod {
-                        warm_pod: pod.facts.warm_pod.clone(),
+                        warm_pod: pod.facts.owner.id.clone(),
                         pod: pod.facts.pod.clone(),
                         ready,
                     });
@@ -145,7 +146,7 @@ impl State {
                 let at = pod.heartbeat_at.max(self.heartbeat.not_before);
                 if at <= now {
                     writes.push(Write::Heartbeat {
-                        warm_pod: pod.facts.warm_pod.clone(),
+                        warm_pod: pod.facts.owner.id.clone(),
                         pod: pod.facts.pod.clone(),
                     });
                     self.heartbeat.in_flight = true;
@@ -167,7 +168,7 @@ impl State {
                 continue;
             }
             let name = (
-                entry.assignment.warm_pod.namespace.clone(),
+                entry.assignment.owner.namespace.clone(),
                 entry.assignment.pod_name.clone(),
             );
             let Some(pod) = self
@@ -177,7 +178,7 @@ impl State {
             else {
                 continue;
             };
-            let ours = pod.published && pod.facts.warm_pod.uid == entry.assignment.warm_pod.uid;
+            let ours = pod.published && pod.facts.owner.id.uid == entry.assignment.owner.uid;
             let Some(usage) = pod.usage.current else {
                 continue;
             };
@@ -218,7 +219,12 @@ fn place(
     now: Time,
 ) -> Place {
     let gone = |message: &str| Place::Refuse(AgentRefusal::PodGone, message.to_owned());
+    let cold = assignment.is_cold();
     let Some(pod) = pod else {
+        if cold {
+            // The scheduler saw it placed here before the watch did; it takes the assignment back once it is gone.
+            return Place::Wait(Time::MAX);
+        }
         let until = since + POD_PATIENCE;
         return if now < until {
             Place::Wait(until)
@@ -226,8 +232,8 @@ fn place(
             gone("the node has no such pod")
         };
     };
-    if pod.facts.warm_pod.uid != assignment.warm_pod.uid {
-        return gone("the pod of that name belongs to another WarmPod");
+    if pod.facts.owner.id.uid != assignment.owner.uid {
+        return gone("the pod of that name belongs to another object");
     }
     if pod.facts.terminating {
         return gone("the pod is terminating");
@@ -239,6 +245,10 @@ fn place(
     if pod.prepared() {
         pod.served_by = Some(sandbox.clone());
         return Place::Publish;
+    }
+    if cold && pod.facts.phase != PodPhase::Over {
+        // It is this sandbox's whatever becomes of it; how its start goes is for the scheduler to judge.
+        return Place::Wait(Time::MAX);
     }
     let not_prepared = |message: String| Place::Refuse(AgentRefusal::PodNotPrepared, message);
     if let Some(why) = pod.hopeless() {

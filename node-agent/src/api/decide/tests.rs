@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use pilotlight_common::names::OwnerKind;
 use pilotlight_common::stream::{AgentRefusal, StreamMessage};
 
 use super::fixtures::{assignment, at, confined, facts, uid};
@@ -171,7 +172,7 @@ fn a_failed_publication_is_read_before_it_is_repeated() {
     agent.event(Event::Stream(
         replica(),
         StreamMessage::Release {
-            warm_pod: assignment(1, 1).warm_pod,
+            owner: assignment(1, 1).owner,
             sandbox_uid: "sandbox-1".into(),
         },
     ));
@@ -217,10 +218,55 @@ fn a_refusal_stays_in_the_report_until_the_release() {
 fn a_pod_of_another_warm_pod_is_refused_at_once() {
     let mut agent = Agent::new();
     let mut other = facts(1);
-    other.warm_pod.uid = "another".into();
+    other.owner.id.uid = "another".into();
     agent.event(Event::Pod(Box::new(other)));
     agent.assign(1, 1);
     assert_eq!(agent.refusals(), [AgentRefusal::PodGone]);
+}
+
+/// A pod made for the sandbox alone, as the scheduler and the watch tell of it.
+fn cold(n: u8) -> (Assignment, PodFacts) {
+    let mut assignment = assignment(n, n);
+    assignment.owner = assignment.sandbox.clone();
+    let mut facts = facts(n);
+    facts.owner.kind = OwnerKind::Sandbox;
+    facts.owner.id = assignment.sandbox.clone();
+    (assignment, facts)
+}
+
+#[test]
+fn a_cold_pod_may_take_its_time_and_is_published_the_moment_it_is_prepared() {
+    let mut agent = Agent::new();
+    let (assignment, facts) = cold(1);
+    let assign = StreamMessage::Assign {
+        assignment: assignment.clone(),
+    };
+    agent.event(Event::Stream(replica(), assign));
+    agent.wait(at(600));
+    let mut starting = facts.clone();
+    starting.containers_ready = false;
+    agent.event(Event::Pod(Box::new(starting)));
+    agent.wait(at(600));
+    assert!(agent.refusals().is_empty());
+    agent.event(Event::Pod(Box::new(facts)));
+    let actions = agent.event(Event::Inspected(Ok(vec![confined(1)])));
+    assert_eq!(publishes(&actions), 1);
+    // It has no WarmPod, so nothing is written to one.
+    assert!(!actions.iter().any(|a| matches!(
+        a,
+        Action::Write(Write::WarmPod { .. } | Write::Heartbeat { .. })
+    )));
+}
+
+#[test]
+fn a_cold_pod_that_starts_keeps_nobody_waiting() {
+    let mut agent = Agent::new();
+    let (assignment, _) = cold(1);
+    agent.event(Event::Stream(
+        replica(),
+        StreamMessage::Assign { assignment },
+    ));
+    assert!(!agent.state.summary().busy);
 }
 
 #[test]
