@@ -254,7 +254,7 @@ fn conditions_are_maps_by_type_so_that_writers_touch_only_their_own() {
 }
 
 #[test]
-fn the_set_once_rules_are_there_and_no_others() {
+fn the_rules_of_change_are_there_and_no_others() {
     for promise in PROMISES {
         let crd = generated(promise.kind);
         let rules: Vec<&str> =

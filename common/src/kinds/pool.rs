@@ -42,6 +42,12 @@ use super::{Condition, ProfileRef, SecurityLevel};
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Ready")].message"#,
+        priority = 1
     )
 )]
 #[serde(rename_all = "camelCase")]

@@ -25,6 +25,8 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Sandbox", type_ = "string", json_path = ".status.sandboxName"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.assignedTo) || (has(self.status) && has(self.status.assignedTo) && self.status.assignedTo == oldSelf.status.assignedTo)").message("status.assignedTo is set once: a warm pod serves one sandbox only").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("self.spec.poolRef == oldSelf.spec.poolRef").message("spec.poolRef cannot be changed: a pod belongs to the pool that made it").field_path(".spec.poolRef").reason(Reason::FieldValueForbidden),
+    validation = Rule::new("!has(oldSelf.spec.shape) || (has(self.spec.shape) && self.spec.shape == oldSelf.spec.shape)").message("spec.shape cannot be changed: it says what the pod is").field_path(".spec.shape").reason(Reason::FieldValueForbidden),
 )]
 #[serde(rename_all = "camelCase")]
 pub struct WarmPodSpec {

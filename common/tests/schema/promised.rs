@@ -71,6 +71,14 @@ const SANDBOX: KindPromise = KindPromise {
     rules: &[
         "!has(oldSelf.status) || !has(oldSelf.status.podName) || (has(self.status) && has(self.status.podName) && self.status.podName == oldSelf.status.podName)",
         "!has(oldSelf.status) || !has(oldSelf.status.phase) || !(oldSelf.status.phase in ['Terminated', 'Failed']) || (has(self.status) && has(self.status.phase) && self.status.phase == oldSelf.status.phase)",
+        "self.spec.runtime == oldSelf.spec.runtime",
+        "has(self.spec.securityLevel) == has(oldSelf.spec.securityLevel) && (!has(self.spec.securityLevel) || self.spec.securityLevel == oldSelf.spec.securityLevel)",
+        "has(self.spec.resources) == has(oldSelf.spec.resources) && (!has(self.spec.resources) || self.spec.resources == oldSelf.spec.resources)",
+        "has(self.spec.filesystem) == has(oldSelf.spec.filesystem) && (!has(self.spec.filesystem) || self.spec.filesystem == oldSelf.spec.filesystem)",
+        "has(self.spec.securityContext) == has(oldSelf.spec.securityContext) && (!has(self.spec.securityContext) || self.spec.securityContext == oldSelf.spec.securityContext)",
+        "has(self.spec.profileRef) == has(oldSelf.spec.profileRef) && (!has(self.spec.profileRef) || self.spec.profileRef == oldSelf.spec.profileRef)",
+        "(has(self.spec.storage) && has(self.spec.storage.persistent) && self.spec.storage.persistent) == (has(oldSelf.spec.storage) && has(oldSelf.spec.storage.persistent) && oldSelf.spec.storage.persistent)",
+        "!(has(oldSelf.spec.storage) && has(oldSelf.spec.storage.volumeSize)) || (has(self.spec.storage) && has(self.spec.storage.volumeSize) && (self.spec.storage.volumeSize == oldSelf.spec.storage.volumeSize || quantity(self.spec.storage.volumeSize).compareTo(quantity(oldSelf.spec.storage.volumeSize)) >= 0))",
     ],
 };
 
@@ -315,6 +323,8 @@ const WARM_POD: KindPromise = KindPromise {
     ],
     rules: &[
         "!has(oldSelf.status) || !has(oldSelf.status.assignedTo) || (has(self.status) && has(self.status.assignedTo) && self.status.assignedTo == oldSelf.status.assignedTo)",
+        "self.spec.poolRef == oldSelf.spec.poolRef",
+        "!has(oldSelf.spec.shape) || (has(self.spec.shape) && self.spec.shape == oldSelf.spec.shape)",
     ],
 };
 
