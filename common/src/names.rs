@@ -20,8 +20,13 @@ pub const AGENT_READY: &str = "ready";
 pub const PREPARED_CONDITION: &str = "llmsafespace.dev/prepared";
 /// Name of the headless Service of each namespace with sandboxes, and the pods' subdomain.
 pub const SUBDOMAIN: &str = "sandboxes";
-/// Name of the only container of a sandbox pod.
+/// Name of a sandbox pod's container; a pool's preloads are init containers beside it.
 pub const CONTAINER: &str = "sandbox";
+/// Name of the init container that installs a pool's packages.
+pub const PRELOAD_PACKAGES: &str = "preload-packages";
+/// Prefix of the init containers that run a pool's scripts, and of the annotations that carry them: a number follows,
+/// from 0.
+pub const PRELOAD_SCRIPT: &str = "preload-";
 /// Audience of the token an agent shows the scheduler; a token for the API server is of no use there.
 pub const STREAM_AUDIENCE: &str = "pilotlight-scheduler";
 /// Field manager of the scheduler's writes.

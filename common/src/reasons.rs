@@ -43,10 +43,10 @@ pub enum Reason {
     WaitingForWarmPod,
     /// The pool's bounds contradict each other.
     InvalidPoolSize,
-    /// Packages or scripts to preload were asked for, and nothing runs them.
+    /// Packages to preload were asked for, and the runtime's package manager is not known.
     PreloadUnavailable,
-    /// A pool that follows its use was asked for, and nothing does that.
-    AutoScalingUnavailable,
+    /// A package or script to preload that is no such thing, or too many or too long ones.
+    PreloadInvalid,
 }
 
 impl Reason {
@@ -72,7 +72,7 @@ impl Reason {
             Self::WaitingForWarmPod => "WaitingForWarmPod",
             Self::InvalidPoolSize => "InvalidPoolSize",
             Self::PreloadUnavailable => "PreloadUnavailable",
-            Self::AutoScalingUnavailable => "AutoScalingUnavailable",
+            Self::PreloadInvalid => "PreloadInvalid",
         }
     }
 }

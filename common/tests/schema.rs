@@ -210,6 +210,22 @@ fn every_kind_with_a_status_has_the_status_subresource() {
 }
 
 #[test]
+fn a_pool_can_be_scaled_by_paths_that_its_schema_has() {
+    let crd = generated("WarmPool");
+    let scale = &version(&crd)["subresources"]["scale"];
+    let schema = &version(&crd)["schema"]["openAPIV3Schema"];
+    for (path, kind) in [
+        ("specReplicasPath", "integer"),
+        ("statusReplicasPath", "integer"),
+        ("labelSelectorPath", "string"),
+    ] {
+        let target = scale[path].as_str().unwrap();
+        let pointer = target.replace('.', "/properties/");
+        assert_eq!(schema.pointer(&pointer).unwrap()["type"], kind, "{target}");
+    }
+}
+
+#[test]
 fn the_promised_printer_columns_are_there_in_their_order() {
     for promise in PROMISES {
         let crd = generated(promise.kind);

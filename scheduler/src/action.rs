@@ -1,8 +1,10 @@
 //! What a decision can ask for, and what came of it. [`crate::apply`] carries actions out; nothing else writes.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use pilotlight_common::kinds::{Condition, SandboxPhase, WarmPoolStatus};
-use pilotlight_common::resolve::PodTemplate;
+use pilotlight_common::resolve::{PodTemplate, Preload};
 use pilotlight_common::stream::ObjectId;
 
 use crate::view::{Key, WarmPodView};
@@ -47,6 +49,8 @@ pub enum Action {
         pool: String,
         /// What the pod must be.
         template: Box<PodTemplate>,
+        /// What is put into it before it is ready.
+        preload: Option<Arc<Preload>>,
         /// Hash of the template.
         shape: String,
     },
@@ -97,6 +101,8 @@ pub struct CreateWarmPod {
     pub pool: String,
     /// What the pod must be.
     pub template: PodTemplate,
+    /// What is put into it before it is ready.
+    pub preload: Option<Arc<Preload>>,
     /// Hash of the template.
     pub shape: String,
 }

@@ -63,6 +63,9 @@ pub struct Args {
     /// Pods created a second, all pools together.
     #[arg(long, env = "PILOTLIGHT_REFILL_PER_SECOND", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub refill_per_second: u32,
+    /// Seconds that the preloads of a pool may take in one pod.
+    #[arg(long, env = "PILOTLIGHT_PRELOAD_TIMEOUT_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub preload_timeout_seconds: u32,
     /// RuntimeClass of `securityLevel: high`; none means that level is refused.
     #[arg(long, env = "PILOTLIGHT_HIGH_RUNTIME_CLASS")]
     pub high_runtime_class: Option<String>,

@@ -143,6 +143,7 @@ fn settings(args: &Args) -> Settings {
         cluster_domain: args.cluster_domain.clone(),
         agent_deadline: SignedDuration::from_secs(args.agent_deadline_seconds.into()),
         refill_per_second: args.refill_per_second,
+        preload_timeout: SignedDuration::from_secs(args.preload_timeout_seconds.into()),
         nonce: format!("{}/{:x}", args.identity, rand::random::<u64>()),
     }
 }

@@ -19,6 +19,11 @@ use super::{Condition, ProfileRef, SecurityLevel};
     namespaced,
     derive = "PartialEq",
     status = "WarmPoolStatus",
+    scale(
+        spec_replicas_path = ".spec.minSize",
+        status_replicas_path = ".status.availablePods",
+        label_selector_path = ".status.selector"
+    ),
     doc = "A number of running pods kept ready for the sandboxes of its namespace.",
     printcolumn(name = "Runtime", type_ = "string", json_path = ".spec.runtime"),
     printcolumn(name = "Min", type_ = "integer", json_path = ".spec.minSize"),
@@ -75,10 +80,12 @@ pub struct WarmPoolSpec {
     /// The SandboxProfile that supplies what is not said here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub profile_ref: Option<ProfileRef>,
-    /// Packages installed into each pod before it is ready.
+    /// Packages installed into each pod before it is ready, by the runtime's package manager, below `/opt/preload`:
+    /// a name and, if wanted, a version, such as `numpy==2.1.0` or `lodash@4.17.21`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preload_packages: Option<Vec<String>>,
-    /// Scripts run in each pod before it is ready, in the order of their names.
+    /// Scripts run in each pod before it is ready, after the packages, in the order of their names. Their output is
+    /// in the log of the pod's container `preload-N`, where N counts from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preload_scripts: Option<Vec<PreloadScript>>,
     /// How the number of pods follows the use.
@@ -104,10 +111,10 @@ pub struct PoolResources {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PreloadScript {
-    /// Name of the script; decides the order.
+    /// Name of the script; decides the order, and must be there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Text of the script.
+    /// Text of the script. It is run itself where it begins with `#!`, else by `/bin/sh`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
 }
@@ -134,7 +141,8 @@ pub struct AutoScaling {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WarmPoolStatus {
-    /// Pods that a Sandbox could be given at once.
+    /// Pods that a Sandbox could be given at once; those of the pool's former shape, kept until they are replaced,
+    /// among them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub available_pods: Option<i64>,
     /// Pods that serve a Sandbox.
@@ -146,6 +154,9 @@ pub struct WarmPoolStatus {
     /// When a pod was last added or removed to change the size.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_scale_time: Option<Time>,
+    /// Added: label selector of the pool's pods, for the scale subresource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
     /// Observations: Ready, ScalingUp, ScalingDown.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]

@@ -35,6 +35,9 @@ pub struct WarmPodSpec {
     /// Added: hash of all that is fixed in the pod; a Sandbox takes a pod only of its own shape.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shape: Option<String>,
+    /// Added: hash of what its pool put into the pod before it was ready; none where that was nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preload: Option<String>,
     /// When this object was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub creation_timestamp: Option<Time>,

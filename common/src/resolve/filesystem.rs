@@ -8,7 +8,7 @@ use super::{MAX_WRITABLE_PATHS, shortened};
 pub const DATA_PATH: &str = "/data";
 
 /// Whether `a` is `b` or lies below it.
-fn below(a: &str, b: &str) -> bool {
+pub(super) fn below(a: &str, b: &str) -> bool {
     a.strip_prefix(b)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

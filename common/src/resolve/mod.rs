@@ -11,6 +11,7 @@ mod filesystem;
 mod lookup;
 mod merge;
 mod pool;
+mod preload;
 mod profile;
 mod resources;
 mod sandbox;
@@ -21,7 +22,10 @@ use crate::quantity::{Bytes, MilliCpu};
 
 pub use filesystem::DATA_PATH;
 pub use lookup::{find_runtime, profile_name, profile_not_found};
-pub use pool::{ResolvedPool, resolve_pool};
+pub use pool::{ResolvedPool, Scaling, resolve_pool};
+pub use preload::{
+    PRELOAD_HOME, PRELOAD_PATH, PRELOAD_SCRIPT_PATH, PackageManager, Packages, Preload, Script,
+};
 pub use profile::check_profile;
 pub use sandbox::{ResolvedSandbox, resolve_sandbox};
 pub use template::{PodTemplate, image_hash};

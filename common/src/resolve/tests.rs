@@ -327,35 +327,103 @@ fn a_profile_that_does_not_fit_is_refused() {
     );
 }
 
+fn pool(change: &dyn Fn(&mut WarmPoolSpec)) -> Result<ResolvedPool, Refusal> {
+    let mut spec = WarmPoolSpec {
+        runtime: "python".into(),
+        ..Default::default()
+    };
+    change(&mut spec);
+    resolve_pool(
+        "ns",
+        &spec,
+        None,
+        &runtime("python", "python", None),
+        &Defaults::default(),
+    )
+}
+
 #[test]
-fn what_a_pool_cannot_do_yet_is_refused() {
-    let refused = |change: &dyn Fn(&mut WarmPoolSpec)| {
-        let mut spec = WarmPoolSpec {
+fn a_pool_that_says_nothing_has_the_defaults_of_the_schema_and_zero_means_never() {
+    let silent = pool(&|_| {}).unwrap();
+    assert_eq!((silent.min_size, silent.max_size), (0, None));
+    assert_eq!(silent.ttl_seconds, Some(3600));
+    assert_eq!((silent.scaling, silent.preload), (None, None));
+    let zeros = pool(&|p| {
+        p.max_size = Some(0);
+        p.ttl = Some(0);
+        p.auto_scaling = Some(AutoScaling {
+            enabled: Some(true),
+            scale_down_delay: Some(0),
+            ..Default::default()
+        });
+    })
+    .unwrap();
+    assert_eq!((zeros.max_size, zeros.ttl_seconds), (None, None));
+    let scaling = Scaling {
+        target_utilization: 80,
+        scale_down_delay: 0,
+    };
+    assert_eq!(zeros.scaling, Some(scaling));
+}
+
+#[test]
+fn preloads_leave_the_shape_alone_and_have_a_hash_of_their_own() {
+    let plain = pool(&|_| {}).unwrap();
+    let with = |version: &str| {
+        pool(&|p| p.preload_packages = Some(vec![format!("numpy=={version}")])).unwrap()
+    };
+    let (one, two) = (with("1"), with("2"));
+    assert_eq!(one.template.shape(), plain.template.shape());
+    assert_ne!(one.preload.unwrap().hash(), two.preload.unwrap().hash());
+    let nothing = pool(&|p| {
+        p.preload_packages = Some(vec![]);
+        p.preload_scripts = Some(vec![]);
+    });
+    assert_eq!(nothing.unwrap().preload, None);
+}
+
+#[test]
+fn a_writable_path_that_overlaps_the_preloads_is_refused_only_with_preloads() {
+    let profile = |path: &str| {
+        SandboxProfile::new(
+            "p",
+            SandboxProfileSpec {
+                language: "python".into(),
+                filesystem_config: Some(FilesystemConfig {
+                    writable_paths: Some(vec![path.into()]),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            },
+        )
+    };
+    let resolved = |path: &str, packages: &[&str]| {
+        let spec = WarmPoolSpec {
             runtime: "python".into(),
+            preload_packages: Some(packages.iter().map(|p| (*p).to_owned()).collect()),
             ..Default::default()
         };
-        change(&mut spec);
+        let python = runtime("python", "python", None);
         resolve_pool(
             "ns",
             &spec,
-            None,
-            &runtime("python", "python", None),
+            Some(&profile(path)),
+            &python,
             &Defaults::default(),
         )
-        .unwrap_err()
-        .reason
+        .map(|_| ())
+        .map_err(|r| r.reason)
     };
-    assert_eq!(
-        refused(&|p| p.preload_packages = Some(vec!["numpy".into()])),
-        Reason::PreloadUnavailable
-    );
-    assert_eq!(
-        refused(&|p| p.auto_scaling = Some(AutoScaling {
-            enabled: Some(true),
-            ..Default::default()
-        })),
-        Reason::AutoScalingUnavailable
-    );
+    for path in [
+        "/opt",
+        "/opt/preload",
+        "/opt/preload/x",
+        "/opt/preload-home",
+    ] {
+        assert_eq!(resolved(path, &["numpy"]), Err(Reason::InvalidFilesystem));
+        assert_eq!(resolved(path, &[]), Ok(()));
+    }
+    assert_eq!(resolved("/opt/other", &["numpy"]), Ok(()));
 }
 
 #[test]

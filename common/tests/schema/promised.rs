@@ -242,7 +242,7 @@ const WARM_POOL: KindPromise = KindPromise {
         AGE,
     ],
     fields: warm_pool,
-    added: &[],
+    added: &["status.selector"],
     rules: &[],
 };
 
@@ -317,6 +317,7 @@ const WARM_POD: KindPromise = KindPromise {
     fields: warm_pod,
     added: &[
         "spec.shape",
+        "spec.preload",
         "status.nodeName",
         "status.readyAt",
         "status.sandboxName",

@@ -184,9 +184,12 @@ impl Applier {
                 warm_pod,
                 pool,
                 template,
+                preload,
                 shape,
             } => {
-                let outcome = self.create_pod(&warm_pod, &pool, &template, &shape).await;
+                let outcome = self
+                    .create_pod(&warm_pod, &pool, &template, &shape, preload.as_deref())
+                    .await;
                 Done::WarmPod {
                     key: Key::from(&warm_pod),
                     outcome: self.count("create_pod", &outcome),

@@ -11,7 +11,7 @@ use pilotlight_common::kinds::{PoolRef, WarmPod, WarmPodSpec};
 use pilotlight_common::names::{
     MANAGED_BY, MANAGED_BY_LABEL, OwnerKind, SANDBOX_POD_LABEL, SCHEDULER_MANAGER, SUBDOMAIN,
 };
-use pilotlight_common::resolve::PodTemplate;
+use pilotlight_common::resolve::{PodTemplate, Preload};
 use pilotlight_common::stream::ObjectId;
 
 use super::{Applier, WriteError};
@@ -44,6 +44,7 @@ impl Applier {
                     namespace: Some(namespace.clone()),
                 },
                 shape: Some(create.shape.clone()),
+                preload: create.preload.as_ref().map(|p| p.hash().to_owned()),
                 creation_timestamp: Some(Time(Timestamp::now())),
                 last_heartbeat: None,
             },
@@ -52,7 +53,8 @@ impl Applier {
         let api: Api<WarmPod> = Api::namespaced(self.cold.clone(), namespace);
         let created = self.write(api.create(&post_params(), &warm_pod)).await?;
         let id = create.key.with_uid(&created.uid().unwrap_or_default());
-        self.create_pod(&id, &create.pool, &create.template, &create.shape)
+        let preload = create.preload.as_deref();
+        self.create_pod(&id, &create.pool, &create.template, &create.shape, preload)
             .await
     }
 
@@ -63,6 +65,7 @@ impl Applier {
         pool: &str,
         template: &PodTemplate,
         shape: &str,
+        preload: Option<&Preload>,
     ) -> Result<Outcome, WriteError> {
         let api: Api<Pod> = Api::namespaced(self.cold.clone(), &warm_pod.namespace);
         let plan = PodPlan {
@@ -72,6 +75,7 @@ impl Applier {
             pool: Some(pool),
             template,
             shape,
+            preload,
         };
         let wanted = pod(&plan, self.overcommit);
         match self.write(api.create(&post_params(), &wanted)).await {

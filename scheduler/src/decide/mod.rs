@@ -4,9 +4,11 @@
 //! and returns the [`Action`]s. Assignments come first, here and in the lanes of [`crate::apply`].
 
 mod assign;
+mod autoscale;
 mod lifecycle;
 mod nodes;
 mod pool_status;
+mod preloading;
 mod size;
 mod sweep;
 
@@ -14,6 +16,8 @@ use jiff::Timestamp;
 
 use crate::action::Action;
 use crate::index::Index;
+pub use autoscale::Needs;
+pub use preloading::Preloading;
 
 /// Everything that is due now.
 pub(crate) fn decide(index: &mut Index, now: Timestamp) -> Vec<Action> {

@@ -3,15 +3,28 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pilotlight_common::kinds::{Condition, ConditionStatus, WarmPoolStatus, merge_conditions};
+use pilotlight_common::names::POOL_LABEL;
 use pilotlight_common::names::conditions::{READY, SCALING_DOWN, SCALING_UP};
 
-use super::size::plan;
+use super::size::{Plan, plan};
 use crate::action::{Action, EventNote};
 use crate::index::{Class, Index, PoolEntry, Timer};
-use crate::view::Key;
+use crate::pod::MAX_LABEL;
+use crate::view::{Claim, Key, Trouble};
+
+/// Reason of a pool that holds its minimum.
+const POOL_READY: &str = "PoolReady";
+/// Reason of a pool whose pods are on their way, with nothing that keeps them.
+const FILLING: &str = "Filling";
+/// Reason of a pool that has no room for its minimum, since sandboxes have its pods.
+const AT_MAX_SIZE: &str = "AtMaxSize";
+/// Reason of a pool whose packages or scripts end in an error.
+const PRELOAD_FAILED: &str = "PreloadFailed";
+/// Reason of ScalingUp and ScalingDown where nothing is under way.
+const STEADY: &str = "Steady";
 
 pub(super) fn pool_status(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action> {
-    let pool = index.pools.get_mut(key)?;
+    let pool = index.pools.get(key)?;
     let view = pool.view.as_ref()?;
     if pool.busy {
         return None;
@@ -21,29 +34,43 @@ pub(super) fn pool_status(index: &mut Index, key: &Key, now: Timestamp) -> Optio
         index.timer(at, Timer::Pool(key.clone()));
         return None;
     }
-    let count = |class| i64::try_from(pool.count(class)).ok();
+    let count = |class| pool.count(class);
+    let number = |n: usize| i64::try_from(n).ok();
+    let outdated = pool.members[Class::Outdated as usize].iter();
+    let assignable = count(Class::Available)
+        + outdated
+            .filter(|(_, k)| index.warm_pods.get(k).is_some_and(|e| e.place.is_some()))
+            .count();
     let current = view.status.conditions.clone().unwrap_or_default();
-    let merged = merge_conditions(&current, conditions(pool, view.spec.min_size, now));
-    let scaled =
-        count(Class::Pending) != view.status.pending_pods && count(Class::Pending) > Some(0);
+    let wanted = vec![
+        ready(index, pool, assignable, now),
+        scaling_up(pool, now),
+        scaling_down(index, pool, now),
+    ];
+    let event = event(pool, &current, wanted.first());
+    let merged = merge_conditions(&current, wanted);
     let status = WarmPoolStatus {
-        available_pods: count(Class::Available),
-        assigned_pods: count(Class::Assigned),
-        pending_pods: count(Class::Pending),
-        last_scale_time: if scaled {
-            Some(Time(now))
-        } else {
-            view.status.last_scale_time.clone()
-        },
+        available_pods: number(assignable),
+        assigned_pods: number(count(Class::Assigned)),
+        pending_pods: number(count(Class::Pending)),
+        last_scale_time: pool
+            .scaled_at
+            .map(Time)
+            .max(view.status.last_scale_time.clone()),
+        selector: (key.name.len() <= MAX_LABEL).then(|| format!("{POOL_LABEL}={}", key.name)),
         conditions: Some(merged.clone().unwrap_or(current)),
     };
-    let counts = |s: &WarmPoolStatus| (s.available_pods, s.assigned_pods, s.pending_pods);
-    if merged.is_none() && counts(&status) == counts(&view.status) {
+    let said = |s: &WarmPoolStatus| {
+        let counts = (s.available_pods, s.assigned_pods, s.pending_pods);
+        (counts, s.last_scale_time.clone(), s.selector.clone())
+    };
+    if merged.is_none() && said(&status) == said(&view.status) {
         return None;
     }
-    let event = refusal_event(pool, merged.as_deref());
     let pool_id = view.identity.object_id();
-    pool.busy = true;
+    if let Some(pool) = index.pools.get_mut(key) {
+        pool.busy = true;
+    }
     Some(Action::PoolStatus {
         pool: pool_id,
         status: Box::new(status),
@@ -51,72 +78,134 @@ pub(super) fn pool_status(index: &mut Index, key: &Key, now: Timestamp) -> Optio
     })
 }
 
-fn conditions(pool: &PoolEntry, min_size: i64, now: Timestamp) -> Vec<Condition> {
-    let truth = |holds: bool| {
-        if holds {
-            ConditionStatus::True
-        } else {
-            ConditionStatus::False
-        }
+fn ready(index: &Index, pool: &PoolEntry, assignable: usize, now: Timestamp) -> Condition {
+    let not = |reason: &str, message: &str| {
+        Condition::new(READY, ConditionStatus::False, reason, message, now)
     };
-    let available = pool.count(Class::Available);
-    let ready = match &pool.resolved {
-        Err(refusal) => Condition::new(
-            READY,
-            ConditionStatus::False,
-            refusal.reason.as_str(),
-            &refusal.message,
-            now,
-        ),
-        Ok(_) if i64::try_from(available).is_ok_and(|n| n >= min_size) => Condition::new(
+    let resolved = match &pool.resolved {
+        Err(refusal) => return not(refusal.reason.as_str(), &refusal.message),
+        Ok((resolved, _)) => resolved,
+    };
+    if assignable >= resolved.min_size {
+        return Condition::new(
             READY,
             ConditionStatus::True,
-            "PoolReady",
+            POOL_READY,
             "the pool holds its minimum",
             now,
-        ),
-        Ok(_) => Condition::new(
-            READY,
-            ConditionStatus::False,
-            "Filling",
-            "fewer pods than minSize are available",
-            now,
-        ),
-    };
-    let plan = plan(pool, 0).unwrap_or_default();
-    let growing = plan.create > 0 || pool.count(Class::Pending) > 0;
-    let shrinking = plan.surplus > 0 || plan.stale > 0 || pool.count(Class::Leaving) > 0;
-    vec![
-        ready,
-        Condition::new(
-            SCALING_UP,
-            truth(growing),
-            if growing { "PodsPending" } else { "Steady" },
-            if growing { "pods are being made" } else { "" },
-            now,
-        ),
-        Condition::new(
-            SCALING_DOWN,
-            truth(shrinking),
-            if shrinking { "PodsLeaving" } else { "Steady" },
-            if shrinking {
-                "pods are being removed"
-            } else {
-                ""
-            },
-            now,
-        ),
-    ]
+        );
+    }
+    if let Some(trouble) = pool.preloading.trouble() {
+        return not(&trouble.reason, &trouble.message);
+    }
+    if let Some(trouble) = trouble(index, pool) {
+        return not(&trouble.reason, &trouble.message);
+    }
+    if pool.wanted < resolved.min_size || plan(pool).is_some_and(|p| p.no_room > 0) {
+        return not(
+            AT_MAX_SIZE,
+            "maxSize leaves no room for minSize while sandboxes have the other pods; raise maxSize",
+        );
+    }
+    not(FILLING, "fewer pods than minSize are available")
 }
 
-/// A Warning where the pool has come to be refused.
-fn refusal_event(pool: &PoolEntry, changed: Option<&[Condition]>) -> Option<EventNote> {
-    let refusal = pool.resolved.as_ref().err()?;
-    changed?;
+/// What keeps the oldest of the pods that do not come up.
+fn trouble(index: &Index, pool: &PoolEntry) -> Option<Trouble> {
+    pool.members[Class::Pending as usize]
+        .iter()
+        .find_map(|(_, key)| {
+            let pod = index.pod_of(key)?;
+            let (name, namespace) = (&key.name, &key.namespace);
+            if let Some(init) = &pod.init
+                && let Some(code) = init.failed
+            {
+                let container = &init.container;
+                return Some(Trouble::new(
+                    PRELOAD_FAILED,
+                    &format!(
+                        "container {container} of pod {name} failed with exit code {code}; see `kubectl logs {name} -n {namespace} -c {container}` and correct the pool's preloads"
+                    ),
+                ));
+            }
+            let trouble = pod.hold_up.as_ref()?;
+            let advice = match trouble.reason.as_str() {
+                "PodUnschedulable" => "add nodes, or lower the pool's resources or minSize".to_owned(),
+                "ImagePullFailed" => "correct the RuntimeEnvironment's image, or let the nodes pull it".to_owned(),
+                "ContainerCrashing" => format!(
+                    "see `kubectl logs {name} -n {namespace}`; the runtime's command must stay up"
+                ),
+                _ => format!("see `kubectl describe pod {name} -n {namespace}`"),
+            };
+            Some(Trouble::new(
+                &trouble.reason,
+                &format!("pod {name}: {}; {advice}", trouble.message),
+            ))
+        })
+}
+
+fn scaling_up(pool: &PoolEntry, now: Timestamp) -> Condition {
+    let Plan { create, .. } = plan(pool).unwrap_or_default();
+    let growing = create > 0 || pool.count(Class::Pending) > 0;
+    movement(
+        SCALING_UP,
+        growing.then_some(("PodsPending", "pods are being made")),
+        now,
+    )
+}
+
+fn scaling_down(index: &Index, pool: &PoolEntry, now: Timestamp) -> Condition {
+    let Plan {
+        surplus,
+        outdated,
+        stale,
+        ..
+    } = plan(pool).unwrap_or_default();
+    // The pod of a sandbox that ended goes as well, but with that the pool does not move.
+    let leaving = || {
+        pool.members[Class::Leaving as usize].iter().any(|(_, k)| {
+            index
+                .warm_pods
+                .get(k)
+                .is_some_and(|e| !matches!(e.view.claim, Claim::Sandbox(_)))
+        })
+    };
+    let shrinking = surplus + outdated + stale > 0 || leaving();
+    movement(
+        SCALING_DOWN,
+        shrinking.then_some(("PodsLeaving", "pods are being removed")),
+        now,
+    )
+}
+
+fn movement(type_: &str, under_way: Option<(&str, &str)>, now: Timestamp) -> Condition {
+    let status = if under_way.is_some() {
+        ConditionStatus::True
+    } else {
+        ConditionStatus::False
+    };
+    let (reason, message) = under_way.unwrap_or((STEADY, ""));
+    Condition::new(type_, status, reason, message, now)
+}
+
+/// A Warning where the pool has come to be refused, or its pods have come to be kept from running.
+fn event(pool: &PoolEntry, current: &[Condition], ready: Option<&Condition>) -> Option<EventNote> {
+    let ready = ready?;
+    let reason = ready.reason.clone()?;
+    let before = current.iter().find(|c| c.type_ == READY);
+    // The message of a trouble names a pod, and changes with every next one.
+    let news = if pool.resolved.is_err() {
+        before.is_none_or(|before| !before.says_the_same(ready))
+    } else {
+        before.and_then(|c| c.reason.as_deref()) != Some(reason.as_str())
+    };
+    if !news || [POOL_READY, FILLING, AT_MAX_SIZE].contains(&reason.as_str()) {
+        return None;
+    }
     Some(EventNote {
         kind: "WarmPool",
         warning: true,
-        reason: refusal.reason.as_str().to_owned(),
-        message: refusal.message.clone(),
+        reason,
+        message: ready.message.clone().unwrap_or_default(),
     })
 }

@@ -1,12 +1,13 @@
 //! What must go, and what an interrupted creation left undone. Runs over everything after a start or a
 //! failover, so nothing needs a finalizer.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use pilotlight_common::kinds::SandboxPhase;
 use pilotlight_common::stream::{AgentRefusal, ObjectId};
 
+use super::preloading::{self, is_overdue};
 use crate::action::Action;
-use crate::index::{Class, Index, POD_LAG, Timer};
+use crate::index::{Class, Index, POD_LAG, Timer, expires, replaced_for};
 use crate::view::{Claim, Key, PodOwner};
 
 /// What a warm pod needs now, if anything.
@@ -93,7 +94,7 @@ fn is_definite(reason: &str) -> bool {
     .any(|r| r.as_str() == reason)
 }
 
-/// An idle warm pod goes when its pod or its pool is gone, or when it is too old.
+/// An idle warm pod goes when its pod or its pool is gone, or when its preloads take too long.
 fn idle(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action> {
     let entry = index.warm_pods.get(key)?;
     let warm_pod = entry.view.identity.object_id();
@@ -122,50 +123,38 @@ fn idle(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action> {
             index.timer(since, Timer::WarmPod(key.clone()));
             return None;
         }
-        let (resolved, shape) = pool.resolved.as_ref().ok()?;
-        if *shape != entry.view.shape {
+        if let Some(reason) = replaced_for(pool, &entry.view, now) {
             return Some(Action::Retire {
                 warm_pod,
                 pod_uid: pod_uid(index, key),
-                reason: "OldShape",
+                reason,
             });
         }
+        let (resolved, shape) = pool.resolved.as_ref().ok()?;
         return Some(Action::CreatePod {
             warm_pod,
             pool: pool_key.name,
             template: Box::new(resolved.template.clone()),
+            preload: resolved.preload.clone(),
             shape: shape.clone(),
         });
     }
-    let ttl = pool
-        .view
-        .as_ref()
-        .map_or(0, |v| v.spec.ttl.unwrap_or(DEFAULT_TTL_SECONDS));
-    if ttl > 0
-        && let Some(due) = entry
-            .view
-            .ready_at
-            .and_then(|at| at.saturating_add(SignedDuration::from_secs(ttl)).ok())
-    {
-        if due <= now {
-            return Some(Action::Retire {
-                warm_pod,
-                pod_uid: pod_uid(index, key),
-                reason: "Expired",
-            });
-        }
+    // One that became too old is replaced like one of an old shape, by its pool.
+    let (resolved, _) = pool.resolved.as_ref().ok()?;
+    if let Some(due) = expires(resolved, &entry.view).filter(|due| *due > now) {
         index.timer(due, Timer::WarmPod(key.clone()));
     }
-    None
+    is_overdue(index, key, &pool_key, now).then(|| Action::Retire {
+        warm_pod,
+        pod_uid: pod_uid(index, key),
+        reason: preloading::TIMED_OUT,
+    })
 }
 
 /// UID of a warm pod's pod, so that exactly that one is deleted.
 pub(super) fn pod_uid(index: &Index, key: &Key) -> Option<String> {
     index.pod_of(key).map(|pod| pod.identity.uid.clone())
 }
-
-/// Seconds an idle pod is kept where its pool says nothing (the seed's default).
-const DEFAULT_TTL_SECONDS: i64 = 3600;
 
 /// A pod whose WarmPod is gone goes too; the garbage collector would take its time.
 pub(super) fn pod(index: &Index, key: &Key) -> Option<Action> {

@@ -8,6 +8,7 @@ use pilotlight_common::resolve::ResolvedPool;
 
 use super::observe::split;
 use super::{Class, Index, Kind, PoolEntry};
+use crate::decide::Preloading;
 use crate::input::Change;
 use crate::view::{Key, PoolView, ProfileView, RuntimeView};
 
@@ -179,6 +180,8 @@ impl Index {
             return false;
         }
         let old = std::mem::replace(&mut pool.resolved, resolved);
+        // Whoever corrects a preload does not wait for the old one's pause to end.
+        pool.preloading = Preloading::default();
         if let Ok((_, shape)) = old
             && let Some(keys) = self.pools_of_shape.get_mut(&shape)
         {
@@ -211,6 +214,10 @@ impl PoolEntry {
             busy: false,
             not_before: Timestamp::MIN,
             starving_since: None,
+            wanted: 0,
+            needs: None,
+            scaled_at: None,
+            preloading: Preloading::default(),
         }
     }
 

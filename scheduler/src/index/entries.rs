@@ -8,6 +8,7 @@ use pilotlight_common::resolve::{ResolvedPool, ResolvedSandbox};
 use pilotlight_common::stream::NodeReport;
 
 use super::ready::Place;
+use crate::decide::{Needs, Preloading};
 use crate::view::{Claim, Key, NodeView, PoolView, SandboxView, WarmPodView};
 
 /// A sandbox.
@@ -42,17 +43,20 @@ pub enum Class {
     Available = 1,
     /// A sandbox's, or about to be.
     Assigned = 2,
-    /// Idle and of a shape that its pool no longer wants.
+    /// Being made, but not what its pool wants any more.
     Stale = 3,
     /// Idle, and its pod or its pool is gone.
     Broken = 4,
     /// On its way out.
     Leaving = 5,
+    /// Ready, but of another shape or with other preloads than its pool wants, or too old: it goes once another pod
+    /// is there in its place, and is assignable until then.
+    Outdated = 6,
 }
 
 impl Class {
     /// How many there are.
-    pub const COUNT: usize = 6;
+    pub const COUNT: usize = 7;
     /// All of them, in order of their number.
     pub const ALL: [Self; Self::COUNT] = [
         Self::Pending,
@@ -61,6 +65,7 @@ impl Class {
         Self::Stale,
         Self::Broken,
         Self::Leaving,
+        Self::Outdated,
     ];
 
     /// The word for metrics.
@@ -72,6 +77,7 @@ impl Class {
             Self::Stale => "stale",
             Self::Broken => "broken",
             Self::Leaving => "leaving",
+            Self::Outdated => "outdated",
         }
     }
 }
@@ -161,6 +167,14 @@ pub struct PoolEntry {
     pub not_before: Timestamp,
     /// Since when pods are missing that the refill lane has not made.
     pub starving_since: Option<Timestamp>,
+    /// Idle pods it is to hold, as last decided.
+    pub wanted: usize,
+    /// What it needed lately, where its size follows its use.
+    pub needs: Option<Needs>,
+    /// When its number of pods was last changed on purpose, in whole seconds as the status holds it.
+    pub scaled_at: Option<Timestamp>,
+    /// Whether its preloads take too long.
+    pub preloading: Preloading,
 }
 
 impl PoolEntry {

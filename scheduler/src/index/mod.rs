@@ -26,6 +26,7 @@ pub use announce::Notice;
 pub use entries::{Class, NodeEntry, PoolEntry, SandboxEntry, WarmPodEntry};
 pub(crate) use observe::{POD_LAG, WAITING_AFTER};
 use ready::ReadyQueues;
+pub(crate) use touch::{expires, replaced_for};
 
 /// What the installation decides about the scheduler.
 #[derive(Clone, Debug)]
@@ -38,6 +39,8 @@ pub struct Settings {
     pub agent_deadline: SignedDuration,
     /// Pods created a second, all pools together.
     pub refill_per_second: u32,
+    /// How long the preloads of a pool may take in one pod.
+    pub preload_timeout: SignedDuration,
     /// Part of the names of created pods that differs between replicas and restarts.
     pub nonce: String,
 }

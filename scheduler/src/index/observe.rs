@@ -274,6 +274,7 @@ impl Index {
             },
             pool: create.pool.clone(),
             shape: create.shape.clone(),
+            preload: create.preload.as_ref().map(|p| p.hash().to_owned()),
             ..WarmPodView::default()
         };
         self.warm_pods
@@ -333,8 +334,13 @@ impl Index {
                 self.pod_changed(&key, now);
             }
         }
-        for view in here {
+        for mut view in here {
             let key = view.identity.key.clone();
+            if let Some(old) = self.pods.get(&key)
+                && old.identity.uid == view.identity.uid
+            {
+                view.remember(old);
+            }
             if self.pods.get(&key).is_some_and(|old| {
                 old.identity.uid == view.identity.uid
                     && view.identity.revision < old.identity.revision

@@ -3,7 +3,7 @@
 //! These are recomputed from the state as a whole, never from what the change was, so they can be called any
 //! number of times.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use pilotlight_common::kinds::{
     ProfileRef, RuntimeEnvironment, SandboxPhase, SandboxProfile, WarmPodPhase,
 };
@@ -16,7 +16,7 @@ use pilotlight_common::resolve::{
 use super::observe::POD_LAG;
 use super::ready::Place;
 use super::{Class, Index, Observation, PoolEntry};
-use crate::view::{Claim, Key, PodOwner, PodView, PoolView, SandboxView};
+use crate::view::{Claim, Key, PodOwner, PodView, PoolView, SandboxView, WarmPodView};
 
 impl Index {
     /// Brings everything that depends on a warm pod up to date.
@@ -32,7 +32,7 @@ impl Index {
         };
         let (old_class, old_place) = (entry.class, entry.place.clone());
         let class = self.classify(key, now);
-        let place = (class == Class::Available)
+        let place = matches!(class, Class::Available | Class::Outdated)
             .then(|| self.place(key))
             .flatten();
 
@@ -51,6 +51,9 @@ impl Index {
             .entry(pool_key.clone())
             .or_insert_with(PoolEntry::empty);
         pool.members[class as usize].insert((created, key.clone()));
+        if (old_class, class) == (Class::Pending, Class::Available) {
+            pool.preloading.succeeded();
+        }
         if let Some(entry) = self.warm_pods.get_mut(key) {
             entry.class = class;
             entry.place = place;
@@ -170,13 +173,27 @@ impl Index {
         if pod_lost || pool_gone {
             return Class::Broken;
         }
+        let was_ready = entry.view.phase == Some(WarmPodPhase::Ready);
         // Where the pool's template cannot be had (its runtime is gone), what is there stays.
-        if pool
-            .and_then(PoolEntry::shape)
-            .is_some_and(|shape| shape != entry.view.shape)
-        {
-            return Class::Stale;
+        if pool.is_some_and(|pool| replaced_for(pool, &entry.view, now).is_some()) {
+            return if was_ready {
+                Class::Outdated
+            } else {
+                Class::Stale
+            };
         }
+        if was_ready && self.is_usable(key) {
+            Class::Available
+        } else {
+            Class::Pending
+        }
+    }
+
+    /// Whether a warm pod that became ready could be assigned now.
+    fn is_usable(&self, key: &Key) -> bool {
+        let Some(entry) = self.warm_pods.get(key) else {
+            return false;
+        };
         let node_up = entry
             .view
             .node
@@ -186,20 +203,11 @@ impl Index {
         let lost = entry
             .lost_at
             .is_some_and(|at| entry.view.identity.revision <= at);
-        if entry.view.phase == Some(WarmPodPhase::Ready)
-            && node_up
-            && !lost
-            && !entry.busy
-            && pod.is_some()
-        {
-            Class::Available
-        } else {
-            Class::Pending
-        }
+        node_up && !lost && !entry.busy && self.pod_of(key).is_some()
     }
 
     fn place(&self, key: &Key) -> Option<Place> {
-        let entry = self.warm_pods.get(key)?;
+        let entry = self.warm_pods.get(key).filter(|_| self.is_usable(key))?;
         Some(Place {
             shape: entry.view.shape.clone(),
             node: entry.view.node.clone()?,
@@ -344,6 +352,30 @@ impl Index {
             .map(|p| &p.object)
             .ok_or_else(|| profile_not_found(name))
     }
+}
+
+/// Why a pod is not what its pool wants any more, if so: the word that its retirement gives as the reason.
+pub(crate) fn replaced_for(
+    pool: &PoolEntry,
+    warm_pod: &WarmPodView,
+    now: Timestamp,
+) -> Option<&'static str> {
+    let (resolved, shape) = pool.resolved.as_ref().ok()?;
+    if *shape != warm_pod.shape {
+        return Some("OldShape");
+    }
+    if resolved.preload.as_ref().map(|p| p.hash()) != warm_pod.preload.as_deref() {
+        return Some("OldPreload");
+    }
+    expires(resolved, warm_pod)
+        .is_some_and(|at| at <= now)
+        .then_some("Expired")
+}
+
+/// When a pod becomes too old for its pool.
+pub(crate) fn expires(resolved: &ResolvedPool, warm_pod: &WarmPodView) -> Option<Timestamp> {
+    let ttl = SignedDuration::from_secs(resolved.ttl_seconds?);
+    warm_pod.ready_at?.saturating_add(ttl).ok()
 }
 
 /// The stable word behind what an agent said; agents of other versions may say others.

@@ -16,7 +16,7 @@ use pilotlight_common::kinds::{
 use pilotlight_common::names::{AGENT_READY, AGENT_READY_LABEL};
 use pilotlight_common::stream::ObjectId;
 
-pub use pod::{PodOwner, PodView, Trouble};
+pub use pod::{InitState, PodOwner, PodView, Trouble};
 
 /// Namespace and name of an object; the namespace is empty for cluster-wide kinds.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -186,6 +186,8 @@ pub struct WarmPodView {
     pub pool: String,
     /// Hash of its pod's shape.
     pub shape: String,
+    /// Hash of what its pool put into the pod before it was ready.
+    pub preload: Option<String>,
     /// Phase, where one was written.
     pub phase: Option<WarmPodPhase>,
     /// Node of its pod.
@@ -213,6 +215,7 @@ impl From<WarmPod> for WarmPodView {
             identity,
             pool: pod.spec.pool_ref.name,
             shape: pod.spec.shape.unwrap_or_default(),
+            preload: pod.spec.preload,
             phase: status.phase,
             node: status.node_name,
             ready_at: status.ready_at.map(|t| t.0),

@@ -6,6 +6,7 @@
     clippy::unwrap_used,
     reason = "a test stops at the first surprise; clippy knows that of #[test] functions only"
 )]
+#![allow(dead_code, reason = "each test program uses its own part of the world")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -58,6 +59,7 @@ impl World {
             cluster_domain: "cluster.local".into(),
             agent_deadline: SignedDuration::from_secs(30),
             refill_per_second: 100,
+            preload_timeout: SignedDuration::from_secs(300),
             nonce: "test".into(),
         };
         let mut world = Self {
@@ -132,6 +134,7 @@ impl World {
             cluster_domain: "cluster.local".into(),
             agent_deadline: SignedDuration::from_secs(30),
             refill_per_second: 100,
+            preload_timeout: SignedDuration::from_secs(300),
             nonce: format!("restart-{}", self.next),
         };
         self.index = Index::new(settings);
@@ -252,6 +255,37 @@ impl World {
         self.pool.identity.revision = self.revision;
         self.undelivered
             .push_back(Input::Pool(Change::Upsert(self.pool.clone())));
+    }
+
+    /// The pool's owner edits it.
+    pub fn change_pool(&mut self, change: impl FnOnce(&mut WarmPoolSpec)) {
+        change(&mut self.pool.spec);
+        self.revision += 1;
+        self.pool.identity.revision = self.revision;
+        self.undelivered
+            .push_back(Input::Pool(Change::Upsert(self.pool.clone())));
+    }
+
+    /// The cluster says something new about a pod.
+    pub fn change_pod(&mut self, key: &Key, change: impl FnOnce(&mut PodView)) {
+        self.revision += 1;
+        let revision = self.revision;
+        if let Some(view) = self.pods.get_mut(key) {
+            change(view);
+            view.identity.revision = revision;
+            let view = view.clone();
+            self.undelivered.push_back(Input::Pod(Change::Upsert(view)));
+        }
+    }
+
+    /// Everything that is on its way arrives, until nothing is. Time stands still, and no pod starts.
+    pub fn come_to_rest(&mut self) {
+        while !self.undelivered.is_empty() || !self.under_way.is_empty() {
+            self.deliver(usize::MAX);
+            while !self.under_way.is_empty() {
+                self.carry_out(0, true);
+            }
+        }
     }
 
     pub fn stream_up(&mut self, node: &str) {
@@ -491,6 +525,7 @@ impl World {
                     identity: self.identity(&create.key.name),
                     pool: create.pool,
                     shape: create.shape,
+                    preload: create.preload.map(|p| p.hash().to_owned()),
                     ..WarmPodView::default()
                 };
                 self.warm_pods.insert(create.key.clone(), view.clone());

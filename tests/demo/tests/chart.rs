@@ -140,6 +140,7 @@ mod tests {
             "--lease-duration-seconds=15",
             "--refill-per-second=100",
             "--agent-deadline-seconds=10",
+            "--preload-timeout-seconds=60",
             "--cluster-domain=example.internal",
             "--high-runtime-class=gvisor",
             "--cpu-overcommit=2.5",

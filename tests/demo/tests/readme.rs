@@ -73,7 +73,7 @@ mod tests {
             "deploy/chart/values.yaml",
             "deploy/chart/generated/crds.yaml",
             "common/tests/schema/promised.rs",
-            "common/src/resolve.rs",
+            "common/src/resolve",
             "common/src/kinds",
         ]);
         for path in paths {
@@ -93,7 +93,7 @@ mod tests {
             Reason::NetworkRulesUnavailable,
             Reason::StorageUnavailable,
             Reason::PreloadUnavailable,
-            Reason::AutoScalingUnavailable,
+            Reason::PreloadInvalid,
             Reason::ProfileInvalid,
             Reason::NoWarmPool,
             Reason::WaitingForWarmPod,

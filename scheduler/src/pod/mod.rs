@@ -1,6 +1,8 @@
 //! The pod of a template: the security baseline, and nothing that a template does not say. Pure; called by
 //! [`crate::apply`].
 
+mod preload;
+
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
@@ -16,7 +18,7 @@ use pilotlight_common::names::{
     OwnerKind, POOL_LABEL, PREPARED_CONDITION, SANDBOX_POD_LABEL, SHAPE_LABEL, SUBDOMAIN,
     volume_claim,
 };
-use pilotlight_common::resolve::{DATA_PATH, PodTemplate, image_hash};
+use pilotlight_common::resolve::{DATA_PATH, PodTemplate, Preload, image_hash};
 use pilotlight_common::stream::ObjectId;
 
 use crate::view::Key;
@@ -38,14 +40,16 @@ const UNREACHABLE_SECONDS: i64 = 30;
 /// Name of the persistent volume inside the pod.
 const DATA_VOLUME: &str = "data";
 
+/// Longest value of a label: shorter than an object's name can be.
+pub const MAX_LABEL: usize = 63;
+
 /// Labels of a pod, and of its WarmPod where it is of a pool.
 pub fn labels(pool: Option<&str>, shape: &str) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::from([
         (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
         (SHAPE_LABEL.to_owned(), shape.to_owned()),
     ]);
-    // A label value is shorter than an object name can be.
-    if let Some(pool) = pool.filter(|pool| pool.len() <= 63) {
+    if let Some(pool) = pool.filter(|pool| pool.len() <= MAX_LABEL) {
         labels.insert(POOL_LABEL.to_owned(), pool.to_owned());
     }
     labels
@@ -66,6 +70,8 @@ pub struct PodPlan<'a> {
     pub template: &'a PodTemplate,
     /// Hash of the template.
     pub shape: &'a str,
+    /// What is put into it before it is ready.
+    pub preload: Option<&'a Preload>,
 }
 
 /// The pod of a plan.
@@ -77,6 +83,7 @@ pub fn pod(plan: &PodPlan<'_>, overcommit: Overcommit) -> Pod {
         pool,
         template,
         shape,
+        preload,
     } = *plan;
     let mut labels = labels(pool, shape);
     labels.insert(SANDBOX_POD_LABEL.to_owned(), "true".to_owned());
@@ -84,7 +91,7 @@ pub fn pod(plan: &PodPlan<'_>, overcommit: Overcommit) -> Pod {
         IMAGE_LABEL.to_owned(),
         image_hash(&template.image, &template.command),
     );
-    Pod {
+    let mut pod = Pod {
         metadata: ObjectMeta {
             name: Some(key.name.clone()),
             namespace: Some(key.namespace.clone()),
@@ -101,7 +108,11 @@ pub fn pod(plan: &PodPlan<'_>, overcommit: Overcommit) -> Pod {
         },
         spec: Some(spec(plan, overcommit)),
         status: None,
+    };
+    if let Some(preload) = preload {
+        preload::add(&mut pod, preload, template);
     }
+    pod
 }
 
 fn spec(plan: &PodPlan<'_>, overcommit: Overcommit) -> PodSpec {
@@ -265,7 +276,15 @@ mod tests {
     use pilotlight_common::kinds::SecurityLevel;
     use pilotlight_common::quantity::{Bytes, MilliCpu};
 
-    fn template() -> PodTemplate {
+    pub(super) fn owner() -> ObjectId {
+        ObjectId {
+            namespace: "ns".into(),
+            name: "pool-1".into(),
+            uid: "u".into(),
+        }
+    }
+
+    pub(super) fn template() -> PodTemplate {
         PodTemplate {
             namespace: "ns".into(),
             image: "image".into(),
@@ -286,19 +305,15 @@ mod tests {
 
     #[test]
     fn the_baseline_stands_whatever_the_template_says() {
-        let id = ObjectId {
-            namespace: "ns".into(),
-            name: "pool-1".into(),
-            uid: "u".into(),
-        };
         let pod = pod(
             &PodPlan {
-                key: &Key::from(&id),
+                key: &Key::from(&owner()),
                 owner_kind: OwnerKind::WarmPod,
-                owner: &id,
+                owner: &owner(),
                 pool: Some("pool"),
                 template: &template(),
                 shape: "shape",
+                preload: None,
             },
             Overcommit {
                 cpu: 2.0,
