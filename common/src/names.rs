@@ -10,6 +10,8 @@ pub const POOL_LABEL: &str = "llmsafespace.dev/pool";
 pub const SHAPE_LABEL: &str = "llmsafespace.dev/shape";
 /// Label of a pod with the hash of its image and command; a ready pod with it shows that its runtime works.
 pub const IMAGE_LABEL: &str = "llmsafespace.dev/image-hash";
+/// Annotation of a volume claim with the name of the sandbox it was made for.
+pub const SANDBOX_ANNOTATION: &str = "llmsafespace.dev/sandbox";
 /// Label that the Service of a namespace selects its sandbox pods by.
 pub const SANDBOX_POD_LABEL: &str = "llmsafespace.dev/sandbox-pod";
 /// Node label that every sandbox pod selects; the scheduler sets it while the node's agent is ready.

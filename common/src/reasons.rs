@@ -35,12 +35,12 @@ pub enum Reason {
     CpuPinningUnavailable,
     /// Network rules were asked for that no node enforces.
     NetworkRulesUnavailable,
-    /// Persistent storage was asked for where none can be given.
-    StorageUnavailable,
-    /// No pool keeps pods of this shape.
-    NoWarmPool,
-    /// The pools of this shape have no pod left; one is being made.
+    /// The pool is gone.
+    PoolGone,
+    /// No warm pod of this shape is left; one is being made.
     WaitingForWarmPod,
+    /// A pod of its own is starting.
+    PodStarting,
     /// The pool's bounds contradict each other.
     InvalidPoolSize,
     /// Packages to preload were asked for, and the runtime's package manager is not known.
@@ -67,9 +67,9 @@ impl Reason {
             Self::RuntimeClassNotFound => "RuntimeClassNotFound",
             Self::CpuPinningUnavailable => "CpuPinningUnavailable",
             Self::NetworkRulesUnavailable => "NetworkRulesUnavailable",
-            Self::StorageUnavailable => "StorageUnavailable",
-            Self::NoWarmPool => "NoWarmPool",
+            Self::PoolGone => "PoolGone",
             Self::WaitingForWarmPod => "WaitingForWarmPod",
+            Self::PodStarting => "PodStarting",
             Self::InvalidPoolSize => "InvalidPoolSize",
             Self::PreloadUnavailable => "PreloadUnavailable",
             Self::PreloadInvalid => "PreloadInvalid",

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use pilotlight_common::kinds::{Condition, SandboxPhase, WarmPoolStatus};
+use pilotlight_common::names::OwnerKind;
+use pilotlight_common::quantity::Bytes;
 use pilotlight_common::resolve::{PodTemplate, Preload};
 use pilotlight_common::stream::ObjectId;
 
-use crate::view::{Key, WarmPodView};
+use crate::view::{Key, PodView, Trouble, WarmPodView};
 
 /// One write, or a few that belong together.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,13 +34,17 @@ pub enum Action {
         /// The sandbox that must be found gone first; none where that is known.
         unless_exists: Option<ObjectId>,
     },
-    /// Deletes a pod whose WarmPod is gone (looked up once more before).
+    /// Deletes a pod that nobody needs.
     RemovePod {
-        /// The pod; its WarmPod bears the same name.
+        /// The pod.
         pod: ObjectId,
-        /// UID of its WarmPod.
-        warm_pod_uid: Option<String>,
+        /// The owner that must be found gone first; none where the pod is known to be of no more use.
+        unless_exists: Option<(OwnerKind, ObjectId)>,
     },
+    /// Creates the pod of one sandbox, with its volume.
+    CreateColdPod(Box<CreateColdPod>),
+    /// Lets the claim of a volume ask for more.
+    GrowVolume(GrowVolume),
     /// Creates a WarmPod and its pod.
     CreateWarmPod(Box<CreateWarmPod>),
     /// Creates the pod of a WarmPod that has none: a creation was interrupted.
@@ -107,6 +113,32 @@ pub struct CreateWarmPod {
     pub shape: String,
 }
 
+/// The pod of one sandbox to create.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateColdPod {
+    /// Name and namespace of the pod.
+    pub key: Key,
+    /// The sandbox.
+    pub sandbox: ObjectId,
+    /// What the pod must be.
+    pub template: PodTemplate,
+    /// Hash of the template.
+    pub shape: String,
+    /// Size of the persistent volume, where there is one.
+    pub volume: Option<Bytes>,
+}
+
+/// A volume to grow.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct GrowVolume {
+    /// Its claim.
+    pub claim: ObjectId,
+    /// What the claim is to ask for.
+    pub size: Bytes,
+    /// The sandbox, for the Event where it does not grow.
+    pub sandbox: ObjectId,
+}
+
 /// A write of a sandbox's status.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SandboxStatusWrite {
@@ -161,6 +193,20 @@ pub enum Done {
         /// What came of it.
         outcome: Outcome,
     },
+    /// An [`Action::CreateColdPod`].
+    ColdPod {
+        /// UID of the sandbox.
+        uid: String,
+        /// What came of it.
+        outcome: ColdOutcome,
+    },
+    /// An [`Action::GrowVolume`].
+    Volume {
+        /// The claim.
+        key: Key,
+        /// What came of it.
+        outcome: Outcome,
+    },
     /// An [`Action::SandboxStatus`].
     Sandbox {
         /// UID of the sandbox.
@@ -193,6 +239,17 @@ pub enum AssignOutcome {
     Lost,
     /// Leadership ended before an answer came; whether the write happened is not known.
     Abandoned,
+}
+
+/// What came of the creation of a sandbox's own pod.
+#[derive(Debug)]
+pub enum ColdOutcome {
+    /// The pod exists.
+    Created(Box<PodView>),
+    /// Somebody has to do something about it; tried again after a while.
+    Refused(Trouble),
+    /// To be tried again soon.
+    Failed,
 }
 
 /// What came of any other action.

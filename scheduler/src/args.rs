@@ -69,6 +69,12 @@ pub struct Args {
     /// RuntimeClass of `securityLevel: high`; none means that level is refused.
     #[arg(long, env = "PILOTLIGHT_HIGH_RUNTIME_CLASS")]
     pub high_runtime_class: Option<String>,
+    /// StorageClass of persistent volumes; none means the cluster's default.
+    #[arg(long, env = "PILOTLIGHT_STORAGE_CLASS")]
+    pub storage_class: Option<String>,
+    /// What becomes of a persistent volume when its sandbox is deleted.
+    #[arg(long, env = "PILOTLIGHT_STORAGE_RECLAIM", value_enum, default_value_t = ReclaimPolicy::Delete)]
+    pub storage_reclaim: ReclaimPolicy,
     /// Most CPU that a sandbox may ask for; none means no bound.
     #[arg(long, env = "PILOTLIGHT_MAX_CPU", value_parser = MilliCpu::parse)]
     pub max_cpu: Option<MilliCpu>,
@@ -100,6 +106,15 @@ pub struct Args {
     /// How log lines are written.
     #[arg(long, env = "PILOTLIGHT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// What becomes of a persistent volume when its sandbox is deleted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum ReclaimPolicy {
+    /// It is deleted too.
+    Delete,
+    /// It stays, for a sandbox of the same name.
+    Retain,
 }
 
 impl Args {

@@ -5,7 +5,8 @@ use tokio::sync::mpsc;
 
 use crate::action::Done;
 use crate::view::{
-    Key, NodeView, PodView, PoolView, ProfileView, RuntimeView, SandboxView, WarmPodView,
+    Key, NodeView, PodView, PoolView, ProfileView, RuntimeView, SandboxView, VolumeView,
+    WarmPodView,
 };
 
 /// A change of the objects of one kind.
@@ -34,6 +35,8 @@ pub enum Input {
     Runtime(Change<RuntimeView>),
     /// SandboxProfiles.
     Profile(Change<ProfileView>),
+    /// Claims of persistent volumes that this project created.
+    Volume(Change<VolumeView>),
     /// Nodes.
     Node(Change<NodeView>),
     /// An agent opened a stream to this replica.

@@ -14,8 +14,8 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::apply::{Applier, EventRecorder};
-use crate::args::Args;
+use crate::apply::{Applier, EventRecorder, StorageSettings};
+use crate::args::{Args, ReclaimPolicy};
 use crate::engine::Engine;
 use crate::index::{Index, Settings};
 use crate::input::{Change, Input};
@@ -84,6 +84,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Arc::clone(&leadership),
         Arc::clone(&metrics),
         overcommit,
+        StorageSettings {
+            class: args.storage_class.clone().filter(|c| !c.is_empty()),
+            retain: args.storage_reclaim == ReclaimPolicy::Retain,
+        },
         events,
         inputs.clone(),
     );

@@ -8,7 +8,7 @@ use std::future::ready;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -23,14 +23,15 @@ use crate::view::{Key, NodeView, PodView, View};
 /// Runs all watches until one ends, which none should.
 pub async fn run(client: Client, inputs: mpsc::Sender<Input>) {
     let all = watcher::Config::default;
-    let pods = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
+    let ours = || watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
     tokio::select! {
         () = watch::<Sandbox, _>(Api::all(client.clone()), all(), Into::into, Input::Sandbox, inputs.clone()) => {}
         () = watch::<WarmPod, _>(Api::all(client.clone()), all(), Into::into, Input::WarmPod, inputs.clone()) => {}
         () = watch::<WarmPool, _>(Api::all(client.clone()), all(), Into::into, Input::Pool, inputs.clone()) => {}
         () = watch::<SandboxProfile, _>(Api::all(client.clone()), all(), Into::into, Input::Profile, inputs.clone()) => {}
         () = watch::<RuntimeEnvironment, _>(Api::all(client.clone()), all(), Into::into, Input::Runtime, inputs.clone()) => {}
-        () = watch::<Pod, PodView>(Api::all(client.clone()), pods, Into::into, Input::Pod, inputs.clone()) => {}
+        () = watch::<Pod, PodView>(Api::all(client.clone()), ours(), Into::into, Input::Pod, inputs.clone()) => {}
+        () = watch::<PersistentVolumeClaim, _>(Api::all(client.clone()), ours(), Into::into, Input::Volume, inputs.clone()) => {}
         // Nodes change every few seconds; of their metadata alone, nothing but labels matters here.
         () = watch::<PartialObjectMeta<Node>, NodeView>(Api::all(client), all(), Into::into, Input::Node, inputs) => {}
     }

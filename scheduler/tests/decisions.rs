@@ -5,7 +5,7 @@ mod world;
 use pilotlight_common::kinds::{ConditionStatus, SandboxPhase};
 use pilotlight_scheduler::action::Action;
 use pilotlight_scheduler::input::Input;
-use pilotlight_scheduler::view::{Claim, Key};
+use pilotlight_scheduler::view::{Claim, Key, Trouble};
 use proptest::prelude::*;
 use world::{NODES, World};
 
@@ -50,48 +50,102 @@ fn the_maximum_counts_assigned_pods() {
         world.create_sandbox();
     }
     world.settle();
-    assert_eq!(running(&world), 4);
+    // Who finds the pool at its maximum gets a pod of its own, which is not the pool's.
+    assert_eq!(running(&world), 6);
     assert_eq!(world.warm_pods.len(), 4);
-    let waiting: Vec<_> = world
-        .sandboxes
-        .iter()
-        .filter(|(_, s)| s.pod_name.is_none())
-        .map(|(uid, _)| uid.clone())
-        .collect();
-    assert_eq!(waiting.len(), 2);
-    for uid in &waiting {
-        let ready = world
-            .conditions(uid)
-            .iter()
-            .find(|c| c.type_ == "Ready")
-            .unwrap();
-        assert_eq!(
-            (ready.status, ready.reason.as_deref()),
-            (ConditionStatus::False, Some("WaitingForWarmPod"))
-        );
-    }
+    assert_eq!(world.cold_pods().len(), 3);
     // A deletion makes room.
-    let gone = world
-        .sandboxes
-        .iter()
-        .find(|(_, s)| s.pod_name.is_some())
-        .map(|(uid, _)| uid.clone())
-        .unwrap();
+    let on_warm = |world: &World, uid: &str| {
+        let pod = world.sandboxes[uid].pod_name.clone().unwrap();
+        world.warm_pods.keys().any(|key| key.name == pod)
+    };
+    let gone = world.sandboxes.keys().find(|uid| on_warm(&world, uid));
+    let gone = gone.unwrap().clone();
     world.delete_sandbox(&gone);
     world.settle();
-    assert_eq!(running(&world), 4);
+    assert_eq!((running(&world), idle(&world)), (5, 2));
 }
 
 #[test]
 fn the_oldest_sandbox_goes_first() {
     let mut world = World::new(1, 1);
-    world.settle();
+    // The pool's pod is being made.
+    world.deliver(usize::MAX);
+    world.carry_out(0, true);
     let first = world.create_sandbox();
-    world.advance(1000);
+    world.advance(10);
     let second = world.create_sandbox();
     world.settle();
-    assert_eq!(world.sandboxes[&first].phase, Some(SandboxPhase::Running));
-    assert_ne!(world.sandboxes[&second].phase, Some(SandboxPhase::Running));
+    let pod = |uid: &str| world.sandboxes[uid].pod_name.clone().unwrap();
+    let warm: Vec<&str> = world.warm_pods.keys().map(|k| k.name.as_str()).collect();
+    assert_eq!(warm, [pod(&first)]);
+    assert_eq!(world.cold_pods()[0].name, pod(&second));
+}
+
+#[test]
+fn without_a_pool_a_sandbox_gets_a_pod_of_its_own_and_takes_it_along() {
+    let mut world = World::new(0, 0);
+    world.settle();
+    let uid = world.create_sandbox();
+    world.deliver(1);
+    assert!(
+        matches!(&world.under_way[..], [Action::CreateColdPod(create)] if create.sandbox.uid == uid),
+        "{:?}",
+        world.under_way
+    );
+    world.settle();
+    assert_eq!(running(&world), 1);
+    world.delete_sandbox(&uid);
+    world.settle();
+    assert!(world.pods.is_empty());
+}
+
+#[test]
+fn a_cold_pod_that_ends_before_it_serves_is_replaced_and_the_reason_is_told() {
+    let mut world = World::new(0, 0);
+    world.settle();
+    let uid = world.create_sandbox();
+    world.deliver(1);
+    world.carry_out(0, true);
+    let first = world.cold_pods()[0].clone();
+    world.advance(1100);
+    while !world.under_way.is_empty() {
+        world.carry_out(0, true);
+    }
+    assert_eq!(ready_reason(&world, &uid), Some("PodStarting".into()));
+    world.change_pod(&first, |pod| {
+        pod.ended = Some(Trouble::new("UnexpectedAdmissionError", "no"));
+    });
+    world.settle();
+    assert_eq!(running(&world), 1);
+    assert_ne!(world.cold_pods(), [first]);
+}
+
+#[test]
+fn a_sandbox_whose_own_pod_finds_no_room_takes_a_warm_pod_that_becomes_ready() {
+    let mut world = World::new(0, 0);
+    world.settle();
+    world.has_room = false;
+    let uid = world.create_sandbox();
+    world.deliver(1);
+    world.carry_out(0, true);
+    world.deliver(usize::MAX);
+    world.advance(1100);
+    while !world.under_way.is_empty() {
+        world.carry_out(0, true);
+    }
+    assert_eq!(ready_reason(&world, &uid), Some("PodUnschedulable".into()));
+    world.resize(1, 0);
+    world.settle();
+    let pod = world.sandboxes[&uid].pod_name.clone().unwrap();
+    assert!(world.warm_pods.keys().any(|key| key.name == pod));
+    assert!(world.cold_pods().is_empty());
+}
+
+fn ready_reason(world: &World, uid: &str) -> Option<String> {
+    let ready = world.conditions(uid).iter().find(|c| c.type_ == "Ready")?;
+    assert_eq!(ready.status, ConditionStatus::False);
+    ready.reason.clone()
 }
 
 #[test]
@@ -285,6 +339,9 @@ enum Step {
     StreamDown(usize),
     StreamUp(usize),
     PodDies(usize),
+    PublishCold(usize),
+    ColdEnds(usize),
+    Room(bool),
     Advance(i64),
     Restart,
 }
@@ -302,6 +359,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0usize..2).prop_map(Step::StreamDown),
         2 => (0usize..2).prop_map(Step::StreamUp),
         1 => (0usize..20).prop_map(Step::PodDies),
+        4 => (0usize..20).prop_map(Step::PublishCold),
+        1 => (0usize..20).prop_map(Step::ColdEnds),
+        1 => any::<bool>().prop_map(Step::Room),
         3 => prop::sample::select(vec![10i64, 600, 1100, 5000, 31_000]).prop_map(Step::Advance),
         1 => Just(Step::Restart),
     ]
@@ -346,6 +406,25 @@ fn apply(world: &mut World, step: &Step) {
                     ));
             }
         }
+        Step::PublishCold(n) => {
+            let key = world.cold_pods().into_iter().nth(n);
+            key.iter().for_each(|key| world.publish_cold(key));
+        }
+        Step::ColdEnds(n) => {
+            // Of a published one the sandbox would rightly fail.
+            let published = |key: &Key| world.published_ever.values().any(|p| *p == key.name);
+            let key = world
+                .cold_pods()
+                .into_iter()
+                .filter(|k| !published(k))
+                .nth(n);
+            if let Some(key) = key {
+                world.change_pod(&key, |pod| {
+                    pod.ended = Some(Trouble::new("Evicted", "the node was full"));
+                });
+            }
+        }
+        Step::Room(room) => world.has_room = room,
         Step::Advance(ms) => world.advance(ms),
         Step::Restart => world.restart_scheduler(),
     }
@@ -364,6 +443,7 @@ proptest! {
         }
         let min = usize::try_from(world.pool.spec.min_size).unwrap();
         world.resize(i64::try_from(min).unwrap(), 0);
+        world.has_room = true;
         world.settle();
         for (uid, sandbox) in &world.sandboxes {
             // Failed is right where a running sandbox's pod was lost; here only idle pods are.
@@ -371,7 +451,7 @@ proptest! {
         }
         let live = world.sandboxes.len();
         let assigned = world.warm_pods.values().filter(|p| matches!(p.claim, Claim::Sandbox(_))).count();
-        prop_assert_eq!(assigned, live, "a pod for each sandbox and no more");
+        prop_assert_eq!(assigned + world.cold_pods().len(), live, "a pod for each sandbox and no more");
         prop_assert_eq!(idle(&world), min);
         prop_assert_eq!(world.pods.len(), live + min);
     }

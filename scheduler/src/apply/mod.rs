@@ -1,10 +1,11 @@
 //! The only module that writes to the API server. The engine hands it [`Action`]s and gets [`Done`]s back.
 //!
-//! Two lanes with a connection pool of their own: assignments, and everything else, so that a refill or a
-//! deletion never stands in front of an assignment. Every write is bounded in time, checks leadership right
+//! Two lanes with a connection pool of their own: what a sandbox waits for, and everything else, so that a refill or a
+//! deletion never stands in front of an assignment or a start. Every write is bounded in time, checks leadership right
 //! before it goes out, and carries only the fields it means to change.
 
 mod assign;
+mod cold;
 mod events;
 mod removal;
 mod status;
@@ -19,6 +20,7 @@ use kube::api::{DeleteParams, PatchParams, Preconditions};
 use pilotlight_common::names::SCHEDULER_MANAGER;
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
+pub use cold::StorageSettings;
 pub use events::EventRecorder;
 
 use crate::action::{Action, Done, Outcome};
@@ -35,6 +37,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 const HOT_WRITES: usize = 16;
 /// Other writes under way at once.
 const COLD_WRITES: usize = 8;
+/// Pods of waiting sandboxes made at once: apart from the refill, whose queue they must not stand in.
+const STARTS: usize = 8;
 
 /// Why a write did not go through.
 #[derive(Debug, thiserror::Error)]
@@ -78,22 +82,29 @@ pub struct Applier {
     leadership: Arc<Leadership>,
     metrics: Arc<Metrics>,
     overcommit: Overcommit,
+    storage: StorageSettings,
     events: EventRecorder,
     results: mpsc::Sender<Input>,
     hot_permits: Semaphore,
     cold_permits: Semaphore,
+    start_permits: Semaphore,
     /// Namespaces whose headless Service was seen to exist, and when.
     services: Mutex<HashMap<String, Instant>>,
 }
 
 impl Applier {
     /// An applier whose lanes use these two clients.
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "the parts it is put together from, once, by `run`"
+    )]
     pub fn new(
         hot: Client,
         cold: Client,
         leadership: Arc<Leadership>,
         metrics: Arc<Metrics>,
         overcommit: Overcommit,
+        storage: StorageSettings,
         events: EventRecorder,
         results: mpsc::Sender<Input>,
     ) -> Arc<Self> {
@@ -103,10 +114,12 @@ impl Applier {
             leadership,
             metrics,
             overcommit,
+            storage,
             events,
             results,
             hot_permits: Semaphore::new(HOT_WRITES),
             cold_permits: Semaphore::new(COLD_WRITES),
+            start_permits: Semaphore::new(STARTS),
             services: Mutex::new(HashMap::new()),
         })
     }
@@ -139,9 +152,22 @@ impl Applier {
             self.events.record(about, event);
             return None;
         }
+        if let Action::CreateColdPod(create) = action {
+            let _permit = self.start_permits.acquire().await.ok()?;
+            let outcome = self.create_cold_pod(&create).await;
+            let uid = create.sandbox.uid;
+            return Some(Done::ColdPod { uid, outcome });
+        }
         let _permit = self.cold_permits.acquire().await.ok()?;
         Some(match action {
-            Action::Assign(_) | Action::Record { .. } => return None,
+            Action::Assign(_) | Action::Record { .. } | Action::CreateColdPod(_) => return None,
+            Action::GrowVolume(grow) => {
+                let outcome = self.grow_volume(&grow).await;
+                Done::Volume {
+                    key: Key::from(&grow.claim),
+                    outcome: self.count("grow_volume", &outcome),
+                }
+            }
             Action::Retire {
                 warm_pod,
                 pod_uid,
@@ -166,8 +192,8 @@ impl Applier {
                     outcome: self.count("remove", &outcome),
                 }
             }
-            Action::RemovePod { pod, warm_pod_uid } => {
-                let outcome = self.remove_pod(&pod, warm_pod_uid.as_deref()).await;
+            Action::RemovePod { pod, unless_exists } => {
+                let outcome = self.remove_pod(&pod, unless_exists.as_ref()).await;
                 Done::Pod {
                     key: Key::from(&pod),
                     outcome: self.count("remove_pod", &outcome),

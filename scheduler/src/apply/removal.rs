@@ -3,7 +3,10 @@
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::api::{Api, Patch};
-use pilotlight_common::kinds::{RETIRED_PREFIX, Sandbox, WarmPod, WarmPodPhase};
+use pilotlight_common::kinds::{
+    RETIRED_PREFIX, RuntimeEnvironment, Sandbox, WarmPod, WarmPodPhase,
+};
+use pilotlight_common::names::OwnerKind;
 use pilotlight_common::stream::ObjectId;
 use serde_json::json;
 
@@ -41,13 +44,10 @@ impl Applier {
         pod_uid: Option<&str>,
         unless_exists: Option<&ObjectId>,
     ) -> Result<Outcome, WriteError> {
-        if let Some(sandbox) = unless_exists {
-            let api: Api<Sandbox> = Api::namespaced(self.cold.clone(), &sandbox.namespace);
-            // Metadata only: an object that cannot be read as a Sandbox exists all the same.
-            let found = self.write(api.get_metadata_opt(&sandbox.name)).await?;
-            if found.is_some_and(|s| s.uid().as_deref() == Some(&sandbox.uid)) {
-                return Ok(Outcome::Stale);
-            }
+        if let Some(sandbox) = unless_exists
+            && self.exists(OwnerKind::Sandbox, sandbox).await?
+        {
+            return Ok(Outcome::Stale);
         }
         if let Some(uid) = pod_uid {
             let api: Api<Pod> = Api::namespaced(self.cold.clone(), &warm_pod.namespace);
@@ -66,15 +66,15 @@ impl Applier {
         Ok(Outcome::Done)
     }
 
-    /// Deletes a pod whose WarmPod is really gone.
+    /// Deletes a pod, unless the owner that is to be gone turns out to exist.
     pub(super) async fn remove_pod(
         &self,
         pod: &ObjectId,
-        warm_pod_uid: Option<&str>,
+        unless_exists: Option<&(OwnerKind, ObjectId)>,
     ) -> Result<Outcome, WriteError> {
-        let warm_pods: Api<WarmPod> = Api::namespaced(self.cold.clone(), &pod.namespace);
-        let found = self.write(warm_pods.get_metadata_opt(&pod.name)).await?;
-        if found.is_some_and(|w| w.uid().as_deref() == warm_pod_uid) {
+        if let Some((kind, owner)) = unless_exists
+            && self.exists(*kind, owner).await?
+        {
             return Ok(Outcome::Stale);
         }
         let pods: Api<Pod> = Api::namespaced(self.cold.clone(), &pod.namespace);
@@ -84,6 +84,32 @@ impl Applier {
                 .map(|_| ()),
         )?;
         Ok(Outcome::Done)
+    }
+
+    /// Whether the object of this UID exists. Metadata only: one that cannot be read as its kind exists all the same.
+    async fn exists(&self, kind: OwnerKind, object: &ObjectId) -> Result<bool, WriteError> {
+        let (namespace, name) = (&object.namespace, &object.name);
+        let found = match kind {
+            OwnerKind::WarmPod => {
+                let api: Api<WarmPod> = Api::namespaced(self.cold.clone(), namespace);
+                self.write(api.get_metadata_opt(name))
+                    .await?
+                    .map(|o| o.uid())
+            }
+            OwnerKind::Sandbox => {
+                let api: Api<Sandbox> = Api::namespaced(self.cold.clone(), namespace);
+                self.write(api.get_metadata_opt(name))
+                    .await?
+                    .map(|o| o.uid())
+            }
+            OwnerKind::RuntimeEnvironment => {
+                let api: Api<RuntimeEnvironment> = Api::all(self.cold.clone());
+                self.write(api.get_metadata_opt(name))
+                    .await?
+                    .map(|o| o.uid())
+            }
+        };
+        Ok(found.flatten().as_ref() == Some(&object.uid))
     }
 }
 

@@ -104,7 +104,7 @@ impl Applier {
     }
 
     /// The headless Service that gives the sandboxes of a namespace their names.
-    async fn ensure_service(&self, namespace: &str) -> Result<(), WriteError> {
+    pub(super) async fn ensure_service(&self, namespace: &str) -> Result<(), WriteError> {
         if self
             .services
             .lock()
@@ -144,7 +144,7 @@ impl Applier {
     }
 }
 
-fn post_params() -> PostParams {
+pub(super) fn post_params() -> PostParams {
     PostParams {
         field_manager: Some(SCHEDULER_MANAGER.to_owned()),
         ..PostParams::default()

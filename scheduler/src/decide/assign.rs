@@ -5,6 +5,7 @@
 
 use jiff::Timestamp;
 
+use super::cold;
 use crate::action::{Action, Assign};
 use crate::index::{Index, Observation};
 
@@ -14,15 +15,7 @@ pub(super) fn assign(index: &mut Index, now: Timestamp, actions: &mut Vec<Action
             actions.push(Action::Assign(assign));
         }
         count_misses(index, &shape);
-        // Whoever is left waits for pods that a pool has to make.
-        if index.waiting.contains_key(&shape) {
-            let pools = index
-                .pools_of_shape
-                .get(&shape)
-                .cloned()
-                .unwrap_or_default();
-            index.dirty.pools.extend(pools);
-        }
+        cold::start(index, &shape, now, actions);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use pilotlight_common::kinds::{Condition, ConditionStatus, SandboxPhase, merge_conditions};
-use pilotlight_common::names::conditions::{ACCEPTED, READY};
+use pilotlight_common::names::conditions::{ACCEPTED, ASSIGNED, READY};
 use pilotlight_common::reasons::{Reason, Refusal};
 
 use crate::action::{Action, EventNote, SandboxStatusWrite};
@@ -118,7 +118,7 @@ fn terminating(index: &Index, entry: &SandboxEntry, uid: &str, now: Timestamp) -
         name: name.clone(),
     });
     let pod_there = pod.is_some_and(|key| index.pods.contains_key(&key));
-    if pod_there || index.claims.contains_key(uid) {
+    if pod_there || index.claims.contains_key(uid) || index.cold_pods.contains_key(uid) {
         return None;
     }
     let message = "the sandbox is over and its pod is gone";
@@ -130,53 +130,74 @@ fn terminating(index: &Index, entry: &SandboxEntry, uid: &str, now: Timestamp) -
     })
 }
 
-/// A sandbox without a pod: refused at once, or waiting, said after a second.
+/// A sandbox that is not published: refused at once, or waiting, said after a second.
 fn unpublished(index: &Index, entry: &SandboxEntry, now: Timestamp) -> Option<Wanted> {
-    let shape = match &entry.resolved {
-        Ok((_, shape)) => shape,
-        Err(refusal) => return Some(refused(refusal, now)),
-    };
-    if entry.waiting_as.is_none()
-        || entry
-            .first_seen
-            .saturating_add(WAITING_AFTER)
-            .is_ok_and(|at| at > now)
+    if let Err(refusal) = &entry.resolved {
+        return Some(refused(refusal, now));
+    }
+    if entry
+        .first_seen
+        .saturating_add(WAITING_AFTER)
+        .is_ok_and(|at| at > now)
     {
         return None;
     }
-    let namespace = &entry.view.identity.key.namespace;
-    let pool = index
-        .pools_of_shape
-        .get(shape)
-        .and_then(|keys| keys.first());
-    let (reason, message) = match pool {
-        Some(key) => (
-            Reason::WaitingForWarmPod,
-            format!(
-                "no pod of WarmPool {} is ready; the sandbox gets the next one",
-                key.name
-            ),
+    let uid = &entry.view.identity.uid;
+    let own = index.cold_pod(uid);
+    let (phase, reason, message) = match (own, &entry.cold.trouble) {
+        (Some(pod), _) => {
+            let name = &pod.identity.key.name;
+            match &pod.hold_up {
+                Some(trouble) => (
+                    SandboxPhase::Creating,
+                    trouble.reason.clone(),
+                    format!("pod {name}: {}", trouble.message),
+                ),
+                None => (
+                    SandboxPhase::Creating,
+                    Reason::PodStarting.as_str().to_owned(),
+                    format!("pod {name} is starting"),
+                ),
+            }
+        }
+        (None, Some(trouble)) => (
+            SandboxPhase::Pending,
+            trouble.reason.clone(),
+            trouble.message.clone(),
         ),
-        None => (
-            Reason::NoWarmPool,
-            format!(
-                "no WarmPool in namespace {namespace} keeps pods of this runtime, security level and resources; create one, or ask for what one keeps"
-            ),
+        (None, None) if entry.waiting_as.is_some() => (
+            SandboxPhase::Pending,
+            Reason::WaitingForWarmPod.as_str().to_owned(),
+            "a warm pod is being made; the sandbox gets it when it is ready".to_owned(),
         ),
+        // Its assignment or the creation of its pod is on its way.
+        (None, None) => return None,
     };
+    let made = match own {
+        Some(pod) => Condition::new(
+            ASSIGNED,
+            ConditionStatus::True,
+            "PodCreated",
+            format!("pod {} was made for the sandbox", pod.identity.key.name),
+            now,
+        ),
+        None => Condition::new(ASSIGNED, ConditionStatus::False, &reason, &message, now),
+    };
+    let troubled = own.map_or(entry.cold.trouble.is_some(), |pod| pod.hold_up.is_some());
     Some(Wanted {
-        phase: SandboxPhase::Pending,
+        phase,
         conditions: vec![
             Condition::new(
                 ACCEPTED,
                 ConditionStatus::True,
                 "Resolved",
-                "the request can be fulfilled",
+                "The request can be fulfilled.",
                 now,
             ),
-            not_ready(reason.as_str(), &message, now),
+            made,
+            not_ready(&reason, &message, now),
         ],
-        event: (reason == Reason::NoWarmPool).then(|| note(true, reason.as_str(), &message)),
+        event: troubled.then(|| note(true, &reason, &message)),
         unless_pod_lives: None,
     })
 }

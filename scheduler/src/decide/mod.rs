@@ -5,12 +5,14 @@
 
 mod assign;
 mod autoscale;
+mod cold;
 mod lifecycle;
 mod nodes;
 mod pool_status;
 mod preloading;
 mod size;
 mod sweep;
+mod volumes;
 
 use jiff::Timestamp;
 
@@ -25,12 +27,13 @@ pub(crate) fn decide(index: &mut Index, now: Timestamp) -> Vec<Action> {
     assign::assign(index, now, &mut actions);
     for uid in std::mem::take(&mut index.dirty.sandboxes) {
         actions.extend(lifecycle::lifecycle(index, &uid, now));
+        actions.extend(volumes::grow(index, &uid, now));
     }
     for key in std::mem::take(&mut index.dirty.warm_pods) {
         actions.extend(sweep::warm_pod(index, &key, now));
     }
     for key in std::mem::take(&mut index.dirty.pods) {
-        actions.extend(sweep::pod(index, &key));
+        actions.extend(sweep::pod(index, &key, now));
     }
     for key in std::mem::take(&mut index.dirty.pools) {
         size::size(index, &key, now, &mut actions);

@@ -5,7 +5,6 @@
 //! their time are replaced by degrees. Making pods yields to assignments.
 
 use jiff::{SignedDuration, Timestamp};
-use sha2::{Digest, Sha256};
 
 use super::autoscale::{Needs, need};
 use super::sweep::pod_uid;
@@ -249,7 +248,7 @@ fn create(index: &mut Index, key: &Key, missing: usize, now: Timestamp, actions:
             return;
         };
         let replaces = pool.count(Class::Outdated) > 0;
-        let name = next_name(index, &key.name);
+        let name = index.new_name(&key.name);
         let create = CreateWarmPod {
             key: Key {
                 namespace: key.namespace.clone(),
@@ -268,21 +267,4 @@ fn create(index: &mut Index, key: &Key, missing: usize, now: Timestamp, actions:
         index.expect_warm_pod(&create, now);
         actions.push(Action::CreateWarmPod(Box::new(create)));
     }
-}
-
-/// `<pool>-<8 characters>`, different for every pod, replica and start. The pool's name is cut so that the
-/// result is a valid host name too (63 characters).
-fn next_name(index: &mut Index, pool: &str) -> String {
-    index.names_given += 1;
-    let digest = Sha256::digest(format!("{}/{}", index.settings.nonce, index.names_given));
-    let stem: String = pool
-        .chars()
-        .map(|c| if c == '.' { '-' } else { c })
-        .take(54)
-        .collect();
-    format!(
-        "{}-{}",
-        stem.trim_end_matches('-'),
-        hex::encode(&digest[..4])
-    )
 }

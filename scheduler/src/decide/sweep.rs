@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 use pilotlight_common::kinds::SandboxPhase;
+use pilotlight_common::names::OwnerKind;
 use pilotlight_common::stream::{AgentRefusal, ObjectId};
 
 use super::preloading::{self, is_overdue};
@@ -156,19 +157,52 @@ pub(super) fn pod_uid(index: &Index, key: &Key) -> Option<String> {
     index.pod_of(key).map(|pod| pod.identity.uid.clone())
 }
 
-/// A pod whose WarmPod is gone goes too; the garbage collector would take its time.
-pub(super) fn pod(index: &Index, key: &Key) -> Option<Action> {
+/// A pod whose owner is gone or wants it no more goes; the garbage collector would take its time.
+pub(super) fn pod(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action> {
     let pod = index.pods.get(key)?;
-    if !pod.managed || pod.identity.deleting || index.warm_pods.contains_key(key) {
+    if !pod.managed || pod.identity.deleting {
         return None;
     }
-    // A pod without a WarmPod as its owner is not one of a pool.
-    let PodOwner::WarmPod(uid) = &pod.owner else {
-        return None;
+    let id = pod.identity.object_id();
+    let owned_by = |kind, uid: &str| {
+        let owner = Key {
+            namespace: key.namespace.clone(),
+            name: pod.owner_name.clone(),
+        };
+        Some((kind, owner.with_uid(uid)))
     };
-    let warm_pod_uid = Some(uid.clone());
-    Some(Action::RemovePod {
-        pod: pod.identity.object_id(),
-        warm_pod_uid,
-    })
+    match &pod.owner {
+        // What becomes of a runtime's pod is decided with the runtime.
+        PodOwner::Nobody | PodOwner::Runtime(_) => None,
+        PodOwner::WarmPod(uid) => (!index.warm_pods.contains_key(key)).then(|| Action::RemovePod {
+            pod: id,
+            unless_exists: owned_by(OwnerKind::WarmPod, uid),
+        }),
+        PodOwner::Sandbox(uid) => {
+            let Some(sandbox) = index.sandboxes.get(uid) else {
+                return Some(Action::RemovePod {
+                    pod: id,
+                    unless_exists: owned_by(OwnerKind::Sandbox, uid),
+                });
+            };
+            let view = &sandbox.view;
+            let over = view.is_final()
+                || view.phase == Some(SandboxPhase::Terminating)
+                || view.identity.deleting;
+            let spare = index
+                .cold_pod(uid)
+                .is_none_or(|own| own.identity.key != *key);
+            if !over && !spare {
+                return None;
+            }
+            if !over && view.pod_name.is_none() && pod.ended.is_some() {
+                let (uid, trouble) = (uid.clone(), pod.ended.clone());
+                index.cold_start_failed(&uid, trouble, now);
+            }
+            Some(Action::RemovePod {
+                pod: id,
+                unless_exists: None,
+            })
+        }
+    }
 }

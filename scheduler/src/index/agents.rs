@@ -25,7 +25,7 @@ impl Index {
         for (key, _) in gone {
             if let Some(node) = self.nodes.get_mut(&key.name) {
                 node.view = None;
-                if node.streams.is_empty() && node.warm_pods.is_empty() {
+                if node.streams.is_empty() && node.warm_pods.is_empty() && node.cold.is_empty() {
                     self.nodes.remove(&key.name);
                 }
             }

@@ -66,9 +66,11 @@ impl Index {
             .into_iter()
             .flat_map(|n| n.warm_pods.iter().cloned())
             .collect();
+        let cold = self.nodes.get(node).into_iter().flat_map(|n| n.cold.iter());
         let assignments = members
             .iter()
             .filter_map(|key| self.assignment(key))
+            .chain(cold.filter_map(|uid| self.cold_assignment(uid)))
             .map(|(_, a)| a)
             .collect();
         self.notices.push(Notice {

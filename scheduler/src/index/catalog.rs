@@ -7,14 +7,14 @@ use pilotlight_common::reasons::{Reason, Refusal};
 use pilotlight_common::resolve::ResolvedPool;
 
 use super::observe::split;
-use super::{Class, Index, Kind, PoolEntry};
+use super::{Class, Index, Kind, Pace, PoolEntry};
 use crate::decide::Preloading;
 use crate::input::Change;
 use crate::view::{Key, PoolView, ProfileView, RuntimeView};
 
 /// What is found where a pool is gone.
 fn pool_gone() -> Refusal {
-    Refusal::new(Reason::NoWarmPool, "the pool is gone")
+    Refusal::new(Reason::PoolGone, "the pool is gone")
 }
 
 impl Index {
@@ -218,6 +218,7 @@ impl PoolEntry {
             needs: None,
             scaled_at: None,
             preloading: Preloading::default(),
+            pace: Pace::default(),
         }
     }
 

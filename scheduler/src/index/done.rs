@@ -3,8 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Index, Timer};
-use crate::action::{AssignOutcome, Done, Outcome};
-use crate::view::Key;
+use crate::action::{AssignOutcome, ColdOutcome, Done, Outcome};
+use crate::view::{Key, Trouble};
 
 /// Pause after a write that went through, for the watch to show it before the object is looked at again.
 const SETTLE: SignedDuration = SignedDuration::from_secs(2);
@@ -25,6 +25,41 @@ fn pause(outcome: Outcome, failures: u32) -> SignedDuration {
 }
 
 impl Index {
+    fn cold_pod_made(&mut self, uid: &str, outcome: ColdOutcome, now: Timestamp) {
+        let failed = match outcome {
+            ColdOutcome::Created(pod) => {
+                self.upsert_pod(*pod, now);
+                None
+            }
+            ColdOutcome::Refused(trouble) => Some(Some(trouble)),
+            ColdOutcome::Failed => Some(None),
+        };
+        if let Some(entry) = self.sandboxes.get_mut(uid) {
+            entry.cold.busy = false;
+        }
+        if let Some(trouble) = failed {
+            self.cold_start_failed(uid, trouble, now);
+        }
+        self.touch_sandbox(uid);
+    }
+
+    /// One more try did not lead to a pod that serves: the next comes after a pause.
+    pub(crate) fn cold_start_failed(
+        &mut self,
+        uid: &str,
+        trouble: Option<Trouble>,
+        now: Timestamp,
+    ) {
+        if let Some(entry) = self.sandboxes.get_mut(uid) {
+            entry.cold.failures = entry.cold.failures.saturating_add(1);
+            let wait = pause(Outcome::Failed, entry.cold.failures);
+            entry.cold.not_before = now.saturating_add(wait).unwrap_or(now);
+            if trouble.is_some() {
+                entry.cold.trouble = trouble;
+            }
+        }
+    }
+
     pub(super) fn done(&mut self, done: Done, now: Timestamp) {
         match done {
             Done::Assign { assign, outcome } => {
@@ -84,6 +119,8 @@ impl Index {
                     );
                 }
             }
+            Done::ColdPod { uid, outcome } => self.cold_pod_made(&uid, outcome, now),
+            Done::Volume { key, outcome } => self.volume_grown(&key, outcome, now),
             Done::Sandbox { uid, outcome } => {
                 let Some(entry) = self.sandboxes.get_mut(&uid) else {
                     return;

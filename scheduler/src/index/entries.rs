@@ -8,6 +8,7 @@ use pilotlight_common::resolve::{ResolvedPool, ResolvedSandbox};
 use pilotlight_common::stream::NodeReport;
 
 use super::ready::Place;
+use super::{ColdStart, Pace};
 use crate::decide::{Needs, Preloading};
 use crate::view::{Claim, Key, NodeView, PoolView, SandboxView, WarmPodView};
 
@@ -32,6 +33,8 @@ pub struct SandboxEntry {
     pub waiting_as: Option<String>,
     /// Whether it was counted as a hit or a miss.
     pub counted: bool,
+    /// What is under way where it gets a pod of its own.
+    pub cold: ColdStart,
 }
 
 /// Where a warm pod stands in its pool.
@@ -175,6 +178,8 @@ pub struct PoolEntry {
     pub scaled_at: Option<Timestamp>,
     /// Whether its preloads take too long.
     pub preloading: Preloading,
+    /// How long its pods take to start.
+    pub pace: Pace,
 }
 
 impl PoolEntry {
@@ -202,6 +207,8 @@ pub struct NodeEntry {
     pub report: Option<NodeReport>,
     /// Its warm pods.
     pub warm_pods: BTreeSet<Key>,
+    /// UIDs of the sandboxes whose own pods are on it and were announced.
+    pub cold: BTreeSet<String>,
     /// Whether a label write is under way.
     pub busy: bool,
     /// No label write before this time.

@@ -7,11 +7,15 @@
 mod agents;
 mod announce;
 mod catalog;
+mod cold;
 mod done;
 mod entries;
+mod names;
 mod observe;
+mod pace;
 pub mod ready;
 mod touch;
+mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -23,10 +27,13 @@ use crate::input::Input;
 use crate::view::{Key, NodeView, PodView, ProfileView, RuntimeView, WarmPodView};
 pub(crate) use agents::NODE_GRACE;
 pub use announce::Notice;
+pub use cold::ColdStart;
 pub use entries::{Class, NodeEntry, PoolEntry, SandboxEntry, WarmPodEntry};
 pub(crate) use observe::{POD_LAG, WAITING_AFTER};
+pub use pace::Pace;
 use ready::ReadyQueues;
 pub(crate) use touch::{expires, replaced_for};
+pub use volumes::VolumeEntry;
 
 /// What the installation decides about the scheduler.
 #[derive(Clone, Debug)]
@@ -53,6 +60,7 @@ pub(crate) enum Timer {
     Pool(Key),
     Node(String),
     Orphan(Key),
+    Shape(String),
 }
 
 /// What changed since the last decision.
@@ -81,18 +89,21 @@ pub enum Kind {
     Runtime,
     /// SandboxProfiles.
     Profile,
+    /// Claims of persistent volumes.
+    Volume,
     /// Nodes.
     Node,
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 7] = [
+pub const KINDS: [Kind; 8] = [
     Kind::Sandbox,
     Kind::WarmPod,
     Kind::Pool,
     Kind::Pod,
     Kind::Runtime,
     Kind::Profile,
+    Kind::Volume,
     Kind::Node,
 ];
 
@@ -102,10 +113,17 @@ pub struct Index {
     pub(crate) settings: Settings,
     synced: BTreeSet<Kind>,
     pub(crate) leading: bool,
+    pub(crate) leading_since: Option<Timestamp>,
     pub(crate) sandboxes: HashMap<String, SandboxEntry>,
     pub(crate) sandbox_uids: HashMap<Key, String>,
     pub(crate) warm_pods: HashMap<Key, WarmPodEntry>,
     pub(crate) pods: HashMap<Key, PodView>,
+    /// Pods made for one sandbox alone, by its UID.
+    pub(crate) cold_pods: HashMap<String, BTreeSet<Key>>,
+    /// Claims of persistent volumes.
+    pub(crate) volumes: HashMap<Key, VolumeEntry>,
+    /// How long pods made for one sandbox alone take to start.
+    pub(crate) pace: Pace,
     pub(crate) pools: HashMap<Key, PoolEntry>,
     /// Pools by the shape they keep; of several, the first is the one that makes pods for waiting sandboxes.
     pub(crate) pools_of_shape: HashMap<String, BTreeSet<Key>>,
@@ -156,10 +174,14 @@ impl Index {
             settings,
             synced: BTreeSet::new(),
             leading: false,
+            leading_since: None,
             sandboxes: HashMap::new(),
             sandbox_uids: HashMap::new(),
             warm_pods: HashMap::new(),
             pods: HashMap::new(),
+            cold_pods: HashMap::new(),
+            volumes: HashMap::new(),
+            pace: Pace::default(),
             pools: HashMap::new(),
             pools_of_shape: HashMap::new(),
             runtimes: BTreeMap::new(),
@@ -192,6 +214,7 @@ impl Index {
             Input::Pod(change) => self.observe_pods(change, now),
             Input::Runtime(change) => self.observe_runtimes(change, now),
             Input::Profile(change) => self.observe_profiles(change, now),
+            Input::Volume(change) => self.observe_volumes(change),
             Input::Node(change) => self.observe_nodes(change, now),
             Input::StreamOpened {
                 node,
@@ -303,6 +326,9 @@ impl Index {
                 Timer::Orphan(key) => {
                     self.dirty.pods.insert(key);
                 }
+                Timer::Shape(shape) => {
+                    self.dirty.shapes.insert(shape);
+                }
             }
         }
     }
@@ -313,8 +339,10 @@ impl Index {
         }
         self.leading = leading;
         if !leading {
+            self.leading_since = None;
             return;
         }
+        self.leading_since = Some(now);
         // A list taken just now precedes this: assignments that were given up unanswered are in it, or never
         // happened, so their pods are candidates again.
         let unanswered: Vec<Key> = self

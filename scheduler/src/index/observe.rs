@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use jiff::{SignedDuration, Timestamp};
 use pilotlight_common::kinds::SandboxPhase;
 
-use super::{Index, Kind, Observation, SandboxEntry, Timer, WarmPodEntry};
+use super::{ColdStart, Index, Kind, Observation, SandboxEntry, Timer, WarmPodEntry};
 use crate::action::{CreateWarmPod, EventNote};
 use crate::input::Change;
 use crate::view::{Claim, Identity, Key, PodView, SandboxView, View, WarmPodView};
@@ -95,6 +95,7 @@ impl Index {
                     failures: 0,
                     waiting_as: None,
                     counted: false,
+                    cold: ColdStart::default(),
                 },
             );
         }
@@ -117,13 +118,23 @@ impl Index {
             .max(0.0);
         self.observations.push(Observation::Published(seconds));
         let pod = entry.view.pod_name.clone().unwrap_or_default();
+        let cold = self.cold_pod(uid).map(|pod| pod.identity.created);
+        let how = if let Some(created) = cold {
+            self.pace.observe(started.duration_since(created));
+            "published on a pod of its own,"
+        } else {
+            "published on warm pod"
+        };
+        let Some(entry) = self.sandboxes.get(uid) else {
+            return;
+        };
         self.records.push((
             entry.view.identity.object_id(),
             EventNote {
                 kind: "Sandbox",
                 warning: false,
                 reason: "Running".into(),
-                message: format!("published on warm pod {pod}"),
+                message: format!("{how} {pod}"),
             },
         ));
     }
@@ -200,6 +211,7 @@ impl Index {
                 return;
             }
         }
+        self.note_start(&view);
         let old = self
             .warm_pods
             .get(&key)
@@ -262,6 +274,24 @@ impl Index {
             entry.had_pod |= pod_there;
         }
         self.touch_warm_pod(&key, now);
+    }
+
+    /// Takes in how long a pod took, when it is first seen ready.
+    fn note_start(&mut self, view: &WarmPodView) {
+        let known = self
+            .warm_pods
+            .get(&view.identity.key)
+            .is_some_and(|e| !e.placeholder && e.view.ready_at.is_none());
+        let pool = Key {
+            namespace: view.identity.key.namespace.clone(),
+            name: view.pool.clone(),
+        };
+        if let Some(ready_at) = view.ready_at.filter(|_| known)
+            && let Some(pool) = self.pools.get_mut(&pool)
+        {
+            pool.pace
+                .observe(ready_at.duration_since(view.identity.created));
+        }
     }
 
     /// Counts a WarmPod that is about to be created, so that the next decision does not ask for it again.
@@ -329,34 +359,44 @@ impl Index {
                 .collect()
         });
         for (key, uid) in gone {
-            if self.pods.get(&key).is_some_and(|p| p.identity.uid == uid) {
-                self.pods.remove(&key);
+            if self.pods.get(&key).is_some_and(|p| p.identity.uid == uid)
+                && let Some(pod) = self.pods.remove(&key)
+            {
+                self.file_cold_pod(&pod, false);
                 self.pod_changed(&key, now);
             }
         }
-        for mut view in here {
-            let key = view.identity.key.clone();
-            if let Some(old) = self.pods.get(&key)
-                && old.identity.uid == view.identity.uid
-            {
-                view.remember(old);
-            }
-            if self.pods.get(&key).is_some_and(|old| {
-                old.identity.uid == view.identity.uid
-                    && view.identity.revision < old.identity.revision
-            }) {
-                continue;
-            }
-            self.pods.insert(key.clone(), view);
-            let ours = self.pod_of(&key).is_some();
-            if let Some(entry) = self.warm_pods.get_mut(&key) {
-                entry.had_pod |= ours;
-            }
-            self.pod_changed(&key, now);
+        for view in here {
+            self.upsert_pod(view, now);
         }
         if listed {
             self.mark_synced(Kind::Pod);
         }
+    }
+
+    pub(super) fn upsert_pod(&mut self, mut view: PodView, now: Timestamp) {
+        let key = view.identity.key.clone();
+        if let Some(old) = self.pods.get(&key)
+            && old.identity.uid == view.identity.uid
+        {
+            view.remember(old);
+        }
+        if self.pods.get(&key).is_some_and(|old| {
+            old.identity.uid == view.identity.uid && view.identity.revision < old.identity.revision
+        }) {
+            return;
+        }
+        if let Some(old) = self.pods.insert(key.clone(), view.clone())
+            && old.identity.uid != view.identity.uid
+        {
+            self.file_cold_pod(&old, false);
+        }
+        self.file_cold_pod(&view, true);
+        let ours = self.pod_of(&key).is_some();
+        if let Some(entry) = self.warm_pods.get_mut(&key) {
+            entry.had_pod |= ours;
+        }
+        self.pod_changed(&key, now);
     }
 
     /// The pod that a sandbox is published on.

@@ -257,6 +257,9 @@ impl Index {
             self.announce(&key);
             self.dirty.warm_pods.insert(key);
         }
+        self.announce_cold(uid);
+        let own = self.cold_pods.get(uid).into_iter().flatten();
+        self.dirty.pods.extend(own.cloned());
     }
 
     /// Whether a sandbox has no pod, and none that is about to be its own.
@@ -277,6 +280,7 @@ impl Index {
             || entry.view.identity.deleting
             || entry.view.pod_name.is_some()
             || entry.in_flight.is_some()
+            || self.starts_cold(uid, entry)
         {
             return false;
         }

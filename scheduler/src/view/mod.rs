@@ -4,6 +4,7 @@
 //! memory and no decision can come to depend on a field that is not here.
 
 mod pod;
+mod volume;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
@@ -17,6 +18,7 @@ use pilotlight_common::names::{AGENT_READY, AGENT_READY_LABEL};
 use pilotlight_common::stream::ObjectId;
 
 pub use pod::{InitState, PodOwner, PodView, Trouble};
+pub use volume::VolumeView;
 
 /// Namespace and name of an object; the namespace is empty for cluster-wide kinds.
 #[derive(Clone, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -122,7 +124,8 @@ views!(
     PodView,
     RuntimeView,
     ProfileView,
-    NodeView
+    NodeView,
+    VolumeView
 );
 
 /// A Sandbox.

@@ -62,6 +62,8 @@ pub struct PodView {
     pub identity: Identity,
     /// Whose it is.
     pub owner: PodOwner,
+    /// Name of the owner.
+    pub owner_name: String,
     /// Whether it carries this project's label.
     pub managed: bool,
     /// Node it was placed on.
@@ -81,7 +83,7 @@ pub struct PodView {
 impl From<Pod> for PodView {
     fn from(pod: Pod) -> Self {
         let identity = Identity::of(&pod);
-        let owner = owner(&pod);
+        let (owner, owner_name) = owner(&pod);
         let label = |name: &str| pod.labels().get(name).cloned();
         let managed = label(MANAGED_BY_LABEL).is_some_and(|v| v == MANAGED_BY);
         let image_hash = label(IMAGE_LABEL);
@@ -90,6 +92,7 @@ impl From<Pod> for PodView {
         Self {
             identity,
             owner,
+            owner_name,
             managed,
             node,
             image_hash,
@@ -137,7 +140,7 @@ fn init(status: &PodStatus) -> Option<InitState> {
     })
 }
 
-fn owner(pod: &Pod) -> PodOwner {
+fn owner(pod: &Pod) -> (PodOwner, String) {
     let group = format!("{GROUP}/");
     let ours = pod
         .owner_references()
@@ -145,11 +148,12 @@ fn owner(pod: &Pod) -> PodOwner {
         .filter(|o| o.api_version.starts_with(&group));
     ours.filter_map(|o| {
         let uid = o.uid.clone();
-        Some(match OwnerKind::of(&o.kind)? {
+        let owner = match OwnerKind::of(&o.kind)? {
             OwnerKind::WarmPod => PodOwner::WarmPod(uid),
             OwnerKind::Sandbox => PodOwner::Sandbox(uid),
             OwnerKind::RuntimeEnvironment => PodOwner::Runtime(uid),
-        })
+        };
+        Some((owner, o.name.clone()))
     })
     .next()
     .unwrap_or_default()

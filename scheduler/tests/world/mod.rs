@@ -16,18 +16,22 @@ use pilotlight_common::kinds::{
     Condition, PoolResources, RuntimeEnvironment, RuntimeEnvironmentSpec, SandboxPhase,
     SandboxResources, SandboxSpec, WarmPodPhase, WarmPoolSpec, WarmPoolStatus,
 };
+use pilotlight_common::names::OwnerKind;
 use pilotlight_common::resolve::Defaults;
 use pilotlight_common::stream::{AgentRefusal, NodeReport, RefusedAssignment};
-use pilotlight_scheduler::action::{Action, AssignOutcome, Done, Outcome};
+use pilotlight_scheduler::action::{Action, AssignOutcome, ColdOutcome, Done, Outcome};
 use pilotlight_scheduler::index::{Index, Settings};
 use pilotlight_scheduler::input::{Change, Input};
 use pilotlight_scheduler::view::{
-    Claim, Identity, Key, NodeView, PodOwner, PodView, PoolView, RuntimeView, SandboxView,
+    Claim, Identity, Key, NodeView, PodOwner, PodView, PoolView, RuntimeView, SandboxView, Trouble,
     WarmPodView,
 };
 
 /// Nodes of the world.
 pub const NODES: [&str; 2] = ["node-a", "node-b"];
+
+/// Rounds of half a second without news after which all has come to rest: every pause and deadline is shorter.
+const QUIET: usize = 80;
 
 /// The world, with one scheduler in it.
 pub struct World {
@@ -37,6 +41,8 @@ pub struct World {
     pub warm_pods: BTreeMap<Key, WarmPodView>,
     pub pods: BTreeMap<Key, PodView>,
     pub pool: PoolView,
+    /// Whether a node has room for one more cold pod.
+    pub has_room: bool,
     /// Watch events not yet delivered.
     pub undelivered: VecDeque<Input>,
     /// Actions not yet carried out.
@@ -69,6 +75,7 @@ impl World {
             warm_pods: BTreeMap::new(),
             pods: BTreeMap::new(),
             pool: PoolView::default(),
+            has_room: true,
             undelivered: VecDeque::new(),
             under_way: Vec::new(),
             refusals: BTreeMap::new(),
@@ -118,6 +125,7 @@ impl World {
             Input::Node(Change::Replace(nodes)),
             Input::Runtime(Change::Replace(vec![runtime])),
             Input::Profile(Change::Replace(vec![])),
+            Input::Volume(Change::Replace(vec![])),
             Input::Pool(Change::Replace(vec![self.pool.clone()])),
             Input::WarmPod(Change::Replace(self.warm_pods.values().cloned().collect())),
             Input::Pod(Change::Replace(self.pods.values().cloned().collect())),
@@ -380,23 +388,28 @@ impl World {
         if refused || !self.pods.contains_key(key) {
             return;
         }
+        self.write_publication(&uid, &key.name);
+    }
+
+    /// W2, with the rules of the CRD.
+    fn write_publication(&mut self, uid: &str, pod: &str) {
         let now = self.now;
         self.revision += 1;
-        let Some(sandbox) = self.sandboxes.get_mut(&uid) else {
+        let Some(sandbox) = self.sandboxes.get_mut(uid) else {
             return;
         };
-        if sandbox.is_final() || sandbox.pod_name.as_ref().is_some_and(|p| *p != key.name) {
+        if sandbox.is_final() || sandbox.pod_name.as_ref().is_some_and(|p| p != pod) {
             return;
         }
-        sandbox.pod_name = Some(key.name.clone());
+        sandbox.pod_name = Some(pod.to_owned());
         sandbox.phase = Some(SandboxPhase::Running);
         sandbox.started.get_or_insert(now);
         sandbox.identity.revision = self.revision;
         let first = self
             .published_ever
-            .entry(uid.clone())
-            .or_insert_with(|| key.name.clone());
-        assert_eq!(*first, key.name, "I2: published on two pods");
+            .entry(uid.to_owned())
+            .or_insert_with(|| pod.to_owned());
+        assert_eq!(*first, pod, "I2: published on two pods");
         let view = sandbox.clone();
         self.undelivered
             .push_back(Input::Sandbox(Change::Upsert(view)));
@@ -509,17 +522,56 @@ impl World {
                     },
                 }
             }
-            Action::RemovePod { pod, .. } => {
+            Action::RemovePod { pod, unless_exists } => {
                 let key = Key::from(&pod);
-                if !self.warm_pods.contains_key(&key) && self.pods.remove(&key).is_some() {
+                let exists = unless_exists.is_some_and(|(kind, owner)| match kind {
+                    OwnerKind::WarmPod => self
+                        .warm_pods
+                        .get(&Key::from(&owner))
+                        .is_some_and(|w| w.identity.uid == owner.uid),
+                    OwnerKind::Sandbox => self.sandboxes.contains_key(&owner.uid),
+                    OwnerKind::RuntimeEnvironment => true,
+                });
+                if !exists && self.pods.contains_key(&key) {
+                    self.assert_not_published(&key);
+                    self.pods.remove(&key);
                     self.undelivered
                         .push_back(Input::Pod(Change::Remove(key.clone(), pod.uid)));
                 }
                 Done::Pod {
                     key,
-                    outcome: Outcome::Done,
+                    outcome: if exists {
+                        Outcome::Stale
+                    } else {
+                        Outcome::Done
+                    },
                 }
             }
+            Action::CreateColdPod(create) => {
+                let node = self.place(&create.key);
+                let view = PodView {
+                    identity: self.identity(&create.key.name),
+                    owner: PodOwner::Sandbox(create.sandbox.uid.clone()),
+                    owner_name: create.sandbox.name,
+                    managed: true,
+                    hold_up: node
+                        .is_none()
+                        .then(|| Trouble::new("PodUnschedulable", "no node has room")),
+                    node,
+                    ..PodView::default()
+                };
+                self.pods.insert(create.key, view.clone());
+                self.undelivered
+                    .push_back(Input::Pod(Change::Upsert(view.clone())));
+                Done::ColdPod {
+                    uid: create.sandbox.uid,
+                    outcome: ColdOutcome::Created(Box::new(view)),
+                }
+            }
+            Action::GrowVolume(grow) => Done::Volume {
+                key: Key::from(&grow.claim),
+                outcome: Outcome::Done,
+            },
             Action::CreateWarmPod(create) => {
                 let view = WarmPodView {
                     identity: self.identity(&create.key.name),
@@ -616,6 +668,55 @@ impl World {
         true
     }
 
+    /// The node of a new cold pod; none while there is no room.
+    fn place(&self, key: &Key) -> Option<String> {
+        self.has_room
+            .then(|| NODES[usize::from(key.name.as_bytes()[key.name.len() - 1]) % 2].to_owned())
+    }
+
+    /// The cluster finds a node for a pod that had none.
+    fn place_again(&mut self, key: &Key) {
+        if self.has_room && self.pods.get(key).is_some_and(|pod| pod.node.is_none()) {
+            let node = self.place(key);
+            self.change_pod(key, |pod| {
+                pod.node = node;
+                pod.hold_up = None;
+            });
+        }
+    }
+
+    /// The agent of a cold pod's node publishes the sandbox that the pod was made for (W2).
+    pub fn publish_cold(&mut self, key: &Key) {
+        let Some(pod) = self.pods.get(key) else {
+            return;
+        };
+        let PodOwner::Sandbox(uid) = pod.owner.clone() else {
+            return;
+        };
+        if pod.node.is_some() && pod.ended.is_none() && !pod.identity.deleting {
+            self.write_publication(&uid, &key.name);
+        }
+    }
+
+    /// Keys of the pods that were made for one sandbox each.
+    pub fn cold_pods(&self) -> Vec<Key> {
+        let cold = |pod: &&PodView| matches!(pod.owner, PodOwner::Sandbox(_));
+        self.pods
+            .values()
+            .filter(cold)
+            .map(|pod| pod.identity.key.clone())
+            .collect()
+    }
+
+    fn assert_not_published(&self, key: &Key) {
+        let published = self.sandboxes.values().any(|s| {
+            s.pod_name.as_ref() == Some(&key.name)
+                && s.phase == Some(SandboxPhase::Running)
+                && self.pods.get(key).is_some_and(|pod| pod.ended.is_none())
+        });
+        assert!(!published, "the pod of a running sandbox was removed");
+    }
+
     /// No live sandbox may lose the pod it is published on.
     fn assert_not_in_use(&self, key: &Key) {
         if let Some(Claim::Sandbox(uid)) = self.warm_pods.get(key).map(|v| v.claim.clone())
@@ -664,7 +765,15 @@ impl World {
                 self.stream_up(node);
             }
         }
+        let mut quiet = 0;
         for _ in 0..400 {
+            quiet += 1;
+            if !self.undelivered.is_empty() || !self.under_way.is_empty() {
+                quiet = 0;
+            }
+            if quiet > QUIET {
+                return;
+            }
             self.deliver(usize::MAX);
             while !self.under_way.is_empty() {
                 self.carry_out(0, true);
@@ -672,6 +781,10 @@ impl World {
             for key in self.warm_pods.keys().cloned().collect::<Vec<_>>() {
                 self.pod_becomes_ready(&key);
                 self.publish(&key);
+            }
+            for key in self.cold_pods() {
+                self.place_again(&key);
+                self.publish_cold(&key);
             }
             self.advance(500);
         }

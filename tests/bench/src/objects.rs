@@ -45,6 +45,11 @@ pub fn pods() -> ApiResource {
     resource("", "v1", "Pod", "pods")
 }
 
+/// Claims of persistent volumes, as JSON.
+pub fn volume_claims() -> ApiResource {
+    resource("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+}
+
 /// Events, as JSON.
 pub fn events() -> ApiResource {
     resource("", "v1", "Event", "events")

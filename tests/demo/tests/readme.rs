@@ -91,11 +91,10 @@ mod tests {
             Reason::RuntimeClassNotFound,
             Reason::CpuPinningUnavailable,
             Reason::NetworkRulesUnavailable,
-            Reason::StorageUnavailable,
             Reason::PreloadUnavailable,
             Reason::PreloadInvalid,
             Reason::ProfileInvalid,
-            Reason::NoWarmPool,
+            Reason::PodStarting,
             Reason::WaitingForWarmPod,
         ] {
             assert!(

@@ -267,14 +267,28 @@ impl Scene {
         Ok(())
     }
 
-    /// Waits until every assigned WarmPod is the one of a running Sandbox, and each Sandbox has one.
+    /// Pods that were made for one sandbox alone, by the UID of that sandbox.
+    pub fn cold_pods(&self) -> std::collections::BTreeMap<String, String> {
+        let pods = self.pods.objects();
+        let owner = |pod: &DynamicObject| {
+            let owners = pod.metadata.owner_references.clone().unwrap_or_default();
+            Some(owners.into_iter().find(|o| o.kind == "Sandbox")?.uid)
+        };
+        pods.into_iter()
+            .filter_map(|((_, name), pod)| Some((owner(&pod)?, name)))
+            .collect()
+    }
+
+    /// Waits until every assigned WarmPod is the one of a running Sandbox, and each Sandbox has one, or a pod of its own.
     pub async fn one_to_one(&self) -> Result<()> {
         let sandboxes = self.sandboxes.objects();
+        let cold = self.cold_pods();
         let pods: std::collections::BTreeMap<String, String> = sandboxes
             .values()
             .filter_map(|s| {
                 let pod = text(s, "/status/podName")?.to_owned();
-                Some((s.metadata.uid.clone()?, pod))
+                let uid = s.metadata.uid.clone()?;
+                (cold.get(&uid) != Some(&pod)).then_some((uid, pod))
             })
             .collect();
         self.warm_pods

@@ -110,17 +110,21 @@ fn a_pool_deleted_while_sandboxes_run_on_its_pods_ends_none_of_them() {
 }
 
 #[test]
-fn a_sandbox_that_finds_no_pod_says_so_after_a_second_and_gets_the_next() {
+fn a_sandbox_that_finds_no_warm_pod_gets_one_of_its_own() {
     scene("waiting", |scene| async move {
         scene.create("early").await?;
-        scene.waits_for("early", "NoWarmPool").await?;
+        let early = scene.running("early").await?;
         scene.filled_pool(1, 1).await?;
-        scene.running("early").await?;
-        // The pool is at its bound: the next waits until the first ends.
+        scene.create("warm").await?;
+        let warm = scene.running("warm").await?;
+        // The pool is at its bound.
         scene.create("late").await?;
-        scene.waits_for("late", "WaitingForWarmPod").await?;
-        objects::delete(&scene.sandbox_api(), "early").await?;
-        scene.running("late").await?;
+        let late = scene.running("late").await?;
+        let cold: Vec<String> = scene.cold_pods().into_values().collect();
+        ensure!(
+            cold.contains(&early) && cold.contains(&late) && !cold.contains(&warm),
+            "made for one sandbox: {cold:?}; early {early}, warm {warm}, late {late}"
+        );
         scene.one_to_one().await
     });
 }

@@ -3,7 +3,9 @@
 
 mod assignment;
 mod auth;
+mod cold;
 mod faults;
 mod input;
 mod lifecycle;
 mod refusal;
+mod storage;
