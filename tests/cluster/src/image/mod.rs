@@ -10,6 +10,6 @@ mod runtime;
 
 pub use archive::Image;
 pub use program::program_image;
-pub use runtime::{PYTHON, RuntimeImage};
+pub use runtime::{NODEJS, PYTHON, RuntimeImage};
 
 pub(crate) use pause::{NAME as PAUSE, archive as pause_archive};

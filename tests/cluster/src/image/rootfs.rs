@@ -38,7 +38,16 @@ const KEPT: &[(&str, u32)] = &[
 ];
 
 /// Part of the images' cache key: raise it when the recipe changes.
-pub(super) const RECIPE: &str = "2";
+pub(super) const RECIPE: &str = "3";
+/// Makes the packages that pip installs; part of the cache key too.
+pub(super) const WHEELS: &str = include_str!("wheels.py");
+/// Where pip looks, for every user: nowhere else than in the image, since a sandbox may reach no index.
+const PIP_CONFIG: &str = "[global]
+no-index = true
+find-links = /opt/wheels
+no-cache-dir = true
+disable-pip-version-check = true
+";
 
 /// The host's own release, so that its package mirror works for the image too.
 pub(super) fn release() -> String {
@@ -75,6 +84,9 @@ pub(super) fn make(folder: &Path, release: &str, included: &[&str]) -> Result<()
         }
     }
     remove_bytecode(&folder.join("usr/lib"))?;
+    if folder.join("usr/bin/pip").exists() {
+        wheelhouse(folder)?;
+    }
     if folder.join("usr/bin/python3").exists() {
         // Bound to nothing: the root is read-only, so no module can change, and without them every start compiles all again.
         let mut compile = command("chroot", [folder]);
@@ -103,6 +115,12 @@ pub(super) fn make(folder: &Path, release: &str, included: &[&str]) -> Result<()
         "sandbox:x:1000:1000:sandbox:/workspace:/bin/sh\n",
     )?;
     append(&folder.join("etc/group"), "sandbox:x:1000:\n")
+}
+
+/// Packages for pip, and the configuration that leads it to them.
+fn wheelhouse(root: &Path) -> Result<()> {
+    run(command("chroot", [root]).args(["python3", "-c", WHEELS]))?;
+    files::write(&root.join("etc/pip.conf"), PIP_CONFIG)
 }
 
 /// The standard library's folder, such as `/usr/lib/python3.11`, as the image sees it.

@@ -19,15 +19,16 @@ pub struct RuntimeImage {
     packages: &'static [&'static str],
 }
 
-/// Debian's Python 3, at version "3" whatever the minor one.
+/// Debian's Python 3, at version "3" whatever the minor one, with a pip that installs `pilotlight-sample` 1.0.0 and 2.0.0 from
+/// `/opt/wheels` and nothing else.
 pub const PYTHON: RuntimeImage = RuntimeImage {
     language: "python",
     name: "pilotlight.local/runtime-python:3",
-    packages: &["python3", "tini"],
+    packages: &["python3", "python3-pip", "tini"],
 };
 
 /// Node.js, whatever Debian's version is.
-const NODEJS: RuntimeImage = RuntimeImage {
+pub const NODEJS: RuntimeImage = RuntimeImage {
     language: "nodejs",
     name: "pilotlight.local/runtime-nodejs:1",
     packages: &["nodejs", "tini"],
@@ -56,7 +57,7 @@ impl RuntimeImage {
     /// The archive, built if it is not in the cache.
     pub fn archive(&self) -> Result<PathBuf> {
         let release = rootfs::release();
-        let mut parts = vec![self.name, &release, rootfs::RECIPE];
+        let mut parts = vec![self.name, &release, rootfs::RECIPE, rootfs::WHEELS];
         parts.extend(self.packages);
         let entry = cache::entry(
             "images",
