@@ -1,12 +1,15 @@
-//! The command lines of the control plane: etcd, API server, controller manager, scheduler and cluster DNS, all on the host, all
+//! The command lines of the control plane: etcd, API server, controller manager, scheduler, and cluster DNS, all on the host, all
 //! bound to the bridge's address. Pure but for the configuration files; `cluster` starts what this returns.
 
 use crate::component::Component;
 use crate::error::Result;
-use crate::files;
 use crate::pki::kubeconfig_path;
-use crate::plan::{DNS_SERVICE, DOMAIN, Plan, SERVICE_CIDR};
+use crate::plan::{DOMAIN, Plan, SERVICE_CIDR};
 use crate::tools::Tools;
+use crate::{files, objects};
+
+/// The file of the objects every cluster has from the start.
+pub(crate) const OBJECTS: &str = "objects.json";
 
 /// Writes the configuration files that are not command lines.
 pub(crate) fn write_config(plan: &Plan) -> Result<()> {
@@ -16,11 +19,11 @@ pub(crate) fn write_config(plan: &Plan) -> Result<()> {
         scheduler_config(plan),
     )?;
     files::write(&plan.config().join("Corefile"), corefile(plan))?;
-    files::write(&plan.config().join("dns.yaml"), dns_objects(plan))?;
     files::write(
         &plan.config().join("resolv.conf"),
         format!("nameserver {}\n", plan.host()),
     )?;
+    files::write(&plan.config().join(OBJECTS), objects::all(plan))?;
     files::write(&plan.hosts(), "")
 }
 
@@ -215,56 +218,6 @@ fn corefile(plan: &Plan) -> String {
     )
 }
 
-/// The DNS Service without a selector, its hand-made endpoint on the host, and the rights of the DNS server.
-fn dns_objects(plan: &Plan) -> String {
-    let ports = |target: &str| {
-        serde_json::json!([
-            { "name": "dns", "port": 53, "protocol": "UDP", (target): 53 },
-            { "name": "dns-tcp", "port": 53, "protocol": "TCP", (target): 53 },
-        ])
-    };
-    let endpoint_ports = serde_json::json!([
-        { "name": "dns", "port": 53, "protocol": "UDP" },
-        { "name": "dns-tcp", "port": 53, "protocol": "TCP" },
-    ]);
-    let list = serde_json::json!({
-        "apiVersion": "v1",
-        "kind": "List",
-        "items": [
-            {
-                "apiVersion": "v1", "kind": "Service",
-                "metadata": { "name": "kube-dns", "namespace": "kube-system", "labels": { "k8s-app": "kube-dns" } },
-                "spec": { "clusterIP": DNS_SERVICE.to_string(), "ports": ports("targetPort") },
-            },
-            {
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": {
-                    "name": "kube-dns-host", "namespace": "kube-system",
-                    "labels": { "kubernetes.io/service-name": "kube-dns" },
-                },
-                "addressType": "IPv4",
-                "ports": endpoint_ports,
-                "endpoints": [{ "addresses": [plan.host().to_string()], "conditions": { "ready": true } }],
-            },
-            {
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
-                "metadata": { "name": "system:coredns" },
-                "rules": [
-                    { "apiGroups": [""], "resources": ["services", "pods", "namespaces"], "verbs": ["list", "watch"] },
-                    { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list", "watch"] },
-                ],
-            },
-            {
-                "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-                "metadata": { "name": "system:coredns" },
-                "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:coredns" },
-                "subjects": [{ "kind": "User", "name": "system:coredns", "apiGroup": "rbac.authorization.k8s.io" }],
-            },
-        ],
-    });
-    format!("{list:#}\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,16 +252,5 @@ mod tests {
         let text = corefile(&plan());
         let hosts = &text[text.find("hosts").unwrap()..text.find("kubernetes").unwrap()];
         assert!(hosts.contains("fallthrough"));
-    }
-
-    #[test]
-    fn the_dns_objects_are_json() {
-        let list: serde_json::Value = serde_json::from_str(&dns_objects(&plan())).unwrap();
-        assert_eq!(list["items"][0]["spec"]["clusterIP"], "10.96.0.10");
-        assert_eq!(list["items"][0]["spec"]["ports"][0]["targetPort"], 53);
-        assert_eq!(
-            list["items"][1]["endpoints"][0]["addresses"][0],
-            "172.30.4.1"
-        );
     }
 }

@@ -23,6 +23,12 @@ pub(crate) fn write_secret(path: &Path, content: impl AsRef<[u8]>) -> Result<()>
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).map_err(Error::io("protect", path))
 }
 
+/// Writes a program that all may run.
+pub(crate) fn write_program(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    write(path, content)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(Error::io("protect", path))
+}
+
 /// Replaces a file in one step: a reader, or a kill at any moment, sees the old content or the new.
 pub(crate) fn replace(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("/"));

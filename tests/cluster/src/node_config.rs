@@ -9,20 +9,27 @@ use crate::pki::kubeconfig_path;
 use crate::plan::{DNS_SERVICE, DOMAIN, NodePlan, Plan};
 use crate::tools::Tools;
 
+/// The runtime handler of gVisor, as RuntimeClasses name it.
+pub(crate) const GVISOR_HANDLER: &str = "runsc";
+/// What containerd runs for it in place of runc.
+const RUNSC: &str = include_str!("runsc.sh");
+
 /// Writes all of a node's configuration into its `config` folder.
 pub(crate) fn write(plan: &Plan, node: &NodePlan, tools: &Tools, runc: &Path) -> Result<()> {
     let folder = node.folder("config");
     files::create_dir(&folder.join("cni"))?;
+    let gvisor = folder.join("runsc.sh");
+    files::write_program(&gvisor, RUNSC)?;
     files::write(
         &folder.join("containerd.toml"),
-        containerd(node, tools, runc),
+        containerd(node, tools, runc, &gvisor),
     )?;
     files::write(&folder.join("cni/10-pilotlight.conflist"), cni(node))?;
     files::write(&folder.join("kubelet.json"), kubelet(plan, node))?;
     files::write(&folder.join("kube-proxy.json"), kube_proxy(plan, node))
 }
 
-fn containerd(node: &NodePlan, tools: &Tools, runc: &Path) -> String {
+fn containerd(node: &NodePlan, tools: &Tools, runc: &Path, gvisor: &Path) -> String {
     let quote = |path: &Path| format!("{:?}", path.display().to_string());
     let root = quote(&node.folder("containerd"));
     let opt = quote(&node.folder("containerd-opt"));
@@ -31,7 +38,8 @@ fn containerd(node: &NodePlan, tools: &Tools, runc: &Path) -> String {
     let nri_plugins = quote(&node.folder("nri/plugins"));
     let nri_config = quote(&node.folder("nri/conf.d"));
     let socket = quote(NodePlan::containerd_socket());
-    let runc = quote(runc);
+    let (runc, gvisor) = (quote(runc), quote(gvisor));
+    // gVisor as another OCI runtime below runc's shim: its own shim dies of a negative score too.
     // restrict_oom_score_adj: without CAP_SYS_RESOURCE runc dies on the negative score of critical pods.
     format!(
         r#"version = 3
@@ -58,6 +66,13 @@ state = "/run/containerd"
 
 [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
   BinaryName = {runc}
+  SystemdCgroup = false
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{GVISOR_HANDLER}]
+  runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.{GVISOR_HANDLER}.options]
+  BinaryName = {gvisor}
   SystemdCgroup = false
 
 [plugins."io.containerd.cri.v1.runtime".cni]

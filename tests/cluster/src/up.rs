@@ -126,9 +126,10 @@ impl Cluster {
         for number in 1..=state.nodes {
             start::join_cluster(state, number)?;
         }
-        let dns = plan.config().join("dns.yaml").display().to_string();
-        self.kubectl(["apply", "--server-side", "-f", &dns])?;
-        // After its rights, or its first attempts are refused and it backs off.
+        let objects = plan.config().join(control_plane::OBJECTS);
+        let objects = objects.display().to_string();
+        self.kubectl(["apply", "--server-side", "-f", &objects])?;
+        // After their rights, or their first attempts are refused and they back off.
         start::start(state, Component::CoreDns)?;
         self.wait_for_nodes(state)?;
         self.wait_for_accounts(state)

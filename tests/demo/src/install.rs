@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use pilotlight_cluster::{Choice, Cluster, Target, down_kind};
+use pilotlight_cluster::{Choice, Cluster, GVISOR_RUNTIME_CLASS, Target, down_kind};
 
 use crate::images::{self, ImageNames};
 use crate::progress::say;
@@ -14,6 +14,9 @@ use crate::{Source, local, run, source, target_dir, wait, workspace};
 /// Namespace of the installation; the chart's names follow from the release's, which is `pilotlight`.
 pub const NAMESPACE: &str = "pilotlight-system";
 const RELEASE: &str = "pilotlight";
+
+/// Values of the chart for what every local cluster has and others need not have; the caller's own come after them.
+const LOCAL_VALUES: &[(&str, &str)] = &[("runtimeClasses.high", GVISOR_RUNTIME_CLASS)];
 
 /// The node agent uses hostPID and a hostPath volume, which no stricter level allows.
 const NAMESPACE_MANIFEST: &str = "apiVersion: v1
@@ -272,6 +275,11 @@ fn chart(installation: &Installation, names: &ImageNames, values: &[String]) -> 
         for (part, value) in image_values(name) {
             helm.arg("--set-string")
                 .arg(format!("images.{key}.{part}={value}"));
+        }
+    }
+    if installation.source == Source::Local {
+        for (key, value) in LOCAL_VALUES {
+            helm.arg("--set-string").arg(format!("{key}={value}"));
         }
     }
     for value in values {
