@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use pilotlight_cluster::image::RuntimeImage;
-use pilotlight_cluster::{Cluster, Plan, UpOptions, down};
+use pilotlight_cluster::{Cluster, Plan, UpOptions, down, serve_storage};
 
 /// A real Kubernetes cluster on this machine.
 #[derive(Debug, Parser)]
@@ -80,6 +80,9 @@ enum Command {
     },
     /// Show what runs
     Status,
+    /// Make and remove volumes; a component of the cluster, started by `up`
+    #[command(hide = true)]
+    ServeStorage,
 }
 
 /// Does what the arguments say.
@@ -118,6 +121,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Command::Kill { component } => attach()?.component(&component)?.kill()?,
         Command::Start { component } => attach()?.component(&component)?.start()?,
         Command::Restart { component } => attach()?.component(&component)?.restart()?,
+        Command::ServeStorage => serve_storage(&dir)?,
         Command::Status => status(&attach()?)?,
     }
     Ok(())

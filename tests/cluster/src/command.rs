@@ -2,6 +2,7 @@
 //! Used by every module that needs `ip`, `go`, `kubectl` and the like; never through a shell.
 
 use std::ffi::OsStr;
+use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -25,6 +26,26 @@ where
 /// Runs a command and returns its standard output.
 pub(crate) fn run(command: &mut Command) -> Result<String> {
     let output = output(command)?;
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(failure(command, &output))
+    }
+}
+
+/// Runs a command with a text as its input and returns its standard output.
+pub(crate) fn feed(command: &mut Command, text: &str) -> Result<String> {
+    let fail = |program| move |source| Error::Start { program, source };
+    // A file, which no reader has to keep up with, and none has to read to its end.
+    let mut input = tempfile::tempfile().map_err(fail(program_name(command)))?;
+    input
+        .write_all(text.as_bytes())
+        .and_then(|()| input.rewind())
+        .map_err(fail(program_name(command)))?;
+    let output = command
+        .stdin(input)
+        .output()
+        .map_err(fail(program_name(command)))?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     } else {

@@ -17,6 +17,8 @@ pub enum Component {
     Scheduler,
     /// The cluster DNS.
     CoreDns,
+    /// What makes volumes; a process of this crate.
+    Storage,
     /// A whole node, with its pods.
     Node(usize),
     /// One daemon of a node.
@@ -49,12 +51,13 @@ impl NodeDaemon {
 
 impl Component {
     /// The control plane, in the order it is started.
-    pub(crate) const CONTROL_PLANE: [Self; 5] = [
+    pub(crate) const CONTROL_PLANE: [Self; 6] = [
         Self::Etcd,
         Self::Apiserver,
         Self::ControllerManager,
         Self::Scheduler,
         Self::CoreDns,
+        Self::Storage,
     ];
 
     /// Everything in a cluster of so many nodes.
@@ -76,6 +79,7 @@ impl fmt::Display for Component {
             Self::ControllerManager => out.write_str("controller-manager"),
             Self::Scheduler => out.write_str("kube-scheduler"),
             Self::CoreDns => out.write_str("coredns"),
+            Self::Storage => out.write_str("storage"),
             Self::Node(number) => write!(out, "node-{number}"),
             Self::NodeDaemon(number, daemon) => write!(out, "node-{number}/{}", daemon.name()),
         }
@@ -96,6 +100,7 @@ impl FromStr for Component {
             "controller-manager" | "kube-controller-manager" => return Ok(Self::ControllerManager),
             "kube-scheduler" => return Ok(Self::Scheduler),
             "coredns" => return Ok(Self::CoreDns),
+            "storage" => return Ok(Self::Storage),
             _ => {}
         }
         let (node, daemon) = text

@@ -1,4 +1,4 @@
-//! The command lines of the control plane: etcd, API server, controller manager, scheduler, and cluster DNS, all on the host, all
+//! The command lines of the control plane: etcd, API server, controller manager, scheduler, cluster DNS and storage, all on the host, all
 //! bound to the bridge's address. Pure but for the configuration files; `cluster` starts what this returns.
 
 use crate::component::Component;
@@ -33,6 +33,9 @@ pub(crate) fn command_line(
     plan: &Plan,
     tools: &Tools,
 ) -> Result<Vec<String>> {
+    if component == Component::Storage {
+        return Ok(storage(plan));
+    }
     let (program, args) = match component {
         Component::Etcd => ("etcd", etcd(plan)),
         Component::Apiserver => ("kube-apiserver", apiserver(plan)),
@@ -45,7 +48,7 @@ pub(crate) fn command_line(
                 plan.config().join("Corefile").display().to_string(),
             ],
         ),
-        Component::Node(_) | Component::NodeDaemon(..) => ("", Vec::new()),
+        Component::Storage | Component::Node(_) | Component::NodeDaemon(..) => ("", Vec::new()),
     };
     let mut line = vec![tools.path(program)?.display().to_string()];
     line.extend(args);
@@ -178,6 +181,15 @@ fn scheduler(plan: &Plan) -> Vec<String> {
         ),
         // Its own metrics need no delegated authentication here.
         "--authentication-skip-lookup=true".into(),
+    ]
+}
+
+/// The copy of this crate's own program that the cluster keeps.
+fn storage(plan: &Plan) -> Vec<String> {
+    vec![
+        plan.own_program().display().to_string(),
+        format!("--state-dir={}", plan.dir.display()),
+        "serve-storage".into(),
     ]
 }
 

@@ -4,6 +4,7 @@
 //! [`Cluster::up`] makes it, [`Cluster::component`] breaks and repairs parts of it, [`down()`] removes it without a trace.
 
 mod cache;
+mod cargo;
 mod cgroup;
 mod cluster;
 mod command;
@@ -19,6 +20,7 @@ mod node;
 mod node_config;
 mod objects;
 mod operate;
+mod own_program;
 mod packages;
 mod pki;
 mod plan;
@@ -26,18 +28,21 @@ mod process;
 mod progress;
 mod start;
 mod state;
+mod storage;
 mod sysctl;
 mod target;
 mod tools;
 mod up;
 
+pub use cargo::cargo;
 pub use cluster::Cluster;
 pub use component::{Component, NodeDaemon};
 pub use down::down;
 pub use error::{Error, Result};
-pub use objects::GVISOR_RUNTIME_CLASS;
+pub use objects::{GVISOR_RUNTIME_CLASS, STORAGE_CLASS};
 pub use operate::ComponentHandle;
 pub use plan::{MAX_INSTANCE, Plan};
+pub use storage::serve_storage;
 pub use target::{Choice, Target, choose, choose_with, down_kind};
 pub use tools::Tools;
 pub use up::UpOptions;

@@ -177,6 +177,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_gvisor_wrapper_is_a_script_that_sh_can_read() {
+        use crate::command::{command, feed};
+        feed(&mut command("sh", ["-n"]), RUNSC).unwrap();
+    }
+
+    #[test]
     fn every_node_has_its_own_network_and_cgroup() {
         let plan = Plan {
             instance: 0,

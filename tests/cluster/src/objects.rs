@@ -1,17 +1,20 @@
-//! The objects every cluster has from the start: the DNS Service, the class of gVisor pods, and the rights of
+//! The objects every cluster has from the start: the DNS Service, the class of gVisor pods, the class of volumes, and the rights of
 //! the control plane's own clients. Pure text; `up` applies it.
 
 use serde_json::{Value, json};
 
 use crate::node_config::GVISOR_HANDLER;
 use crate::plan::{DNS_SERVICE, Plan};
+use crate::storage::PROVISIONER;
 
 /// The RuntimeClass whose pods run in gVisor, on every local cluster.
 pub const GVISOR_RUNTIME_CLASS: &str = "gvisor";
+/// The StorageClass of every local cluster: folders of the node that the pod runs on. It can grow a volume and counts no bytes.
+pub const STORAGE_CLASS: &str = "pilotlight-local";
 
 /// All of them, as one list for `kubectl apply`.
 pub(crate) fn all(plan: &Plan) -> String {
-    let items = [dns(plan), classes()].concat();
+    let items = [dns(plan), classes(), storage_rights()].concat();
     let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
     format!("{list:#}\n")
 }
@@ -55,13 +58,35 @@ fn dns(plan: &Plan) -> Vec<Value> {
     objects
 }
 
-/// What pods name.
+/// What pods and claims name. The volume class waits for the pod: its node is where the folder must be.
 fn classes() -> Vec<Value> {
-    vec![json!({
-        "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass",
-        "metadata": { "name": GVISOR_RUNTIME_CLASS },
-        "handler": GVISOR_HANDLER,
-    })]
+    vec![
+        json!({
+            "apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass",
+            "metadata": { "name": GVISOR_RUNTIME_CLASS },
+            "handler": GVISOR_HANDLER,
+        }),
+        json!({
+            "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+            "metadata": { "name": STORAGE_CLASS },
+            "provisioner": PROVISIONER,
+            "volumeBindingMode": "WaitForFirstConsumer",
+            "allowVolumeExpansion": true,
+            "reclaimPolicy": "Delete",
+        }),
+    ]
+}
+
+fn storage_rights() -> Vec<Value> {
+    rights(
+        "system:pilotlight-storage",
+        &json!([
+            { "apiGroups": [""], "resources": ["persistentvolumes"],
+              "verbs": ["get", "list", "watch", "create", "patch", "delete"] },
+            { "apiGroups": [""], "resources": ["persistentvolumeclaims"], "verbs": ["get", "list", "watch"] },
+            { "apiGroups": [""], "resources": ["persistentvolumeclaims/status"], "verbs": ["get", "patch"] },
+        ]),
+    )
 }
 
 /// A ClusterRole and its binding to the user of the same name.
@@ -111,7 +136,11 @@ mod tests {
     }
 
     #[test]
-    fn the_runtime_class_names_a_handler_of_the_nodes() {
+    fn the_classes_name_what_the_nodes_and_the_storage_component_serve() {
         assert_eq!(find("RuntimeClass", "gvisor")["handler"], GVISOR_HANDLER);
+        let class = find("StorageClass", "pilotlight-local");
+        assert_eq!(class["provisioner"], PROVISIONER);
+        assert_eq!(class["volumeBindingMode"], "WaitForFirstConsumer");
+        assert_eq!(class["allowVolumeExpansion"], true);
     }
 }

@@ -22,7 +22,7 @@ pub struct ComponentHandle<'a> {
 }
 
 impl Cluster {
-    /// A component by name: `apiserver`, `etcd`, `controller-manager`, `kube-scheduler`, `coredns`, `node-1`, `node-1/kubelet`...
+    /// A component by name: `apiserver`, `etcd`, `controller-manager`, `kube-scheduler`, `coredns`, `storage`, `node-1`, `node-1/kubelet`...
     pub fn component(&self, name: &str) -> Result<ComponentHandle<'_>> {
         let known = Component::all(self.state()?.nodes);
         match name.parse::<Component>() {

@@ -18,6 +18,7 @@ pub(crate) const CLUSTER: &[Need] = &[
     ("nsenter", "util-linux"),
     ("unshare", "util-linux"),
     ("setsid", "util-linux"),
+    ("setpriv", "util-linux"),
     ("mount", "mount"),
     ("sysctl", "procps"),
     ("cc", "gcc libc6-dev"),

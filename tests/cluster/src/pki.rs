@@ -21,6 +21,7 @@ const CLIENTS: &[(&str, &str, &str)] = &[
     ("kube-scheduler", "system:kube-scheduler", ""),
     ("kube-proxy", "system:kube-proxy", ""),
     ("coredns", "system:coredns", ""),
+    (crate::storage::CLIENT, "system:pilotlight-storage", ""),
 ];
 
 /// An authority: signs leaf certificates into one folder.
@@ -264,6 +265,7 @@ mod tests {
             "kube-scheduler",
             "kube-proxy",
             "coredns",
+            "storage",
             "node-1",
         ] {
             let path = kubeconfig_path(&plan, client);

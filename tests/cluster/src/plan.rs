@@ -130,6 +130,11 @@ impl Plan {
         self.dir.join("logs")
     }
 
+    /// The cluster's copy of `pilotlight-cluster`, which outlives the build it came from.
+    pub(crate) fn own_program(&self) -> PathBuf {
+        self.dir.join("bin/pilotlight-cluster")
+    }
+
     /// The file that gives test domains addresses.
     pub(crate) fn hosts(&self) -> PathBuf {
         self.config().join("hosts")

@@ -14,7 +14,8 @@ use crate::progress::say;
 use crate::state::State;
 use crate::tools::Tools;
 use crate::{
-    cgroup, control_plane, down, files, image, lock, network, node, packages, pki, start, sysctl,
+    cgroup, control_plane, down, files, image, lock, network, node, own_program, packages, pki,
+    start, sysctl,
 };
 
 /// What cluster is wanted.
@@ -87,11 +88,13 @@ impl Cluster {
         packages::require(packages::CLUSTER)?;
         let tools = Tools::build()?;
         image::pause_archive()?;
+        let program = own_program::find()?;
         down::remove(&plan)?;
         files::create_dir(&plan.dir)?;
         let mut state = State::new(plan, options.nodes, tools, new_id()?);
         state.save()?;
         files::create_dir(&state.plan.logs())?;
+        own_program::install(&program, &state.plan.own_program())?;
         cluster.make(&mut state)?;
         state.complete = true;
         state.save()?;
@@ -131,6 +134,7 @@ impl Cluster {
         self.kubectl(["apply", "--server-side", "-f", &objects])?;
         // After their rights, or their first attempts are refused and they back off.
         start::start(state, Component::CoreDns)?;
+        start::start(state, Component::Storage)?;
         self.wait_for_nodes(state)?;
         self.wait_for_accounts(state)
     }

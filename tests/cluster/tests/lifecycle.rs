@@ -166,6 +166,94 @@ fn send(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap();
 }
 
+/// A program of this machine, dynamically linked, finds its loader and libraries in its image.
+fn a_packed_program(cluster: &Cluster, folder: &Path) {
+    let archive = folder.join("sleep.tar");
+    let mut image = program_image("pilotlight.local/sleep:1", Path::new("/bin/sleep")).unwrap();
+    for program in ["dmesg", "touch"] {
+        let target = format!("/usr/local/bin/{program}");
+        let program = Path::new("/bin").join(program);
+        image.add_program(&program, &target).unwrap();
+    }
+    image.entrypoint.push("infinity".into());
+    image.user = "1000:1000".into();
+    image.write(&archive).unwrap();
+    cluster.load_image(&archive).unwrap();
+    cluster
+        .kubectl([
+            "run",
+            "packed",
+            "--image=pilotlight.local/sleep:1",
+            "--image-pull-policy=Never",
+            "--restart=Never",
+        ])
+        .unwrap();
+    cluster
+        .kubectl([
+            "wait",
+            "pod/packed",
+            "--for=condition=Ready",
+            "--timeout=60s",
+        ])
+        .unwrap();
+    cluster
+        .kubectl(["exec", "packed", "--", "/usr/local/bin/sleep", "0"])
+        .unwrap();
+}
+
+/// Hardened as a sandbox is, in gVisor, on a volume of the cluster's class.
+const GVISOR_POD: &str = r#"
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], storageClassName: pilotlight-local, resources: {requests: {storage: 1Gi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: guarded}
+spec:
+  runtimeClassName: gvisor
+  terminationGracePeriodSeconds: 1
+  securityContext: {runAsUser: 1000, runAsGroup: 1000, fsGroup: 1000, runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+  containers:
+    - name: main
+      image: "pilotlight.local/sleep:1"
+      imagePullPolicy: Never
+      resources: {limits: {cpu: 500m, memory: 128Mi}}
+      securityContext: {readOnlyRootFilesystem: true, allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
+      volumeMounts: [{name: data, mountPath: /data}, {name: tmp, mountPath: /tmp}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}, {name: tmp, emptyDir: {}}]
+"#;
+
+/// It runs in gVisor, writes to its volume, which grows, and ends; then nothing is left of pod and volume.
+fn a_gvisor_pod_with_a_volume(cluster: &Cluster, folder: &Path) {
+    let manifest = folder.join("guarded.yaml");
+    std::fs::write(&manifest, GVISOR_POD).unwrap();
+    let kubectl = |line: &str| cluster.kubectl(line.split(' ')).unwrap();
+    kubectl(&format!("apply -f {}", manifest.display()));
+    kubectl("wait pod/guarded --for=condition=Ready --timeout=60s");
+    let said = kubectl("exec guarded -- /usr/local/bin/dmesg");
+    assert!(said.contains("Starting gVisor"), "{said}");
+    kubectl("exec guarded -- /usr/local/bin/touch /data/kept");
+    let volumes = cluster.dir().join("nodes/node-1/volumes");
+    let written = |volume: &str| Path::new(volume).join("kept").exists();
+    assert!(
+        paths_below(&volumes, 1)
+            .iter()
+            .any(|volume| written(volume))
+    );
+
+    let storage = cluster.component("storage").unwrap();
+    storage.restart().unwrap();
+    let grown = r#"{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}"#;
+    kubectl(&format!("patch pvc data --type=merge --patch={grown}"));
+    kubectl("wait pvc/data --for=jsonpath={.status.capacity.storage}=2Gi --timeout=30s");
+    kubectl("delete pod guarded --timeout=30s");
+    kubectl("delete pvc data --timeout=30s");
+    assert!(wait(30, || paths_below(&volumes, 1).is_empty()));
+    assert!(wait(30, || kubectl("get pv --output=name").is_empty()));
+}
+
 #[test]
 fn a_cluster_runs_a_pod_is_found_again_survives_faults_and_leaves_nothing() {
     let place = Place::new();
@@ -198,33 +286,8 @@ fn a_cluster_runs_a_pod_is_found_again_survives_faults_and_leaves_nothing() {
         .kubectl(["wait", "pod/idle", "--for=condition=Ready", "--timeout=60s"])
         .unwrap();
 
-    // A program of this machine, dynamically linked, finds its loader and libraries in its image.
-    let archive = place.folder.path().join("sleep.tar");
-    let mut image = program_image("pilotlight.local/sleep:1", Path::new("/bin/sleep")).unwrap();
-    image.entrypoint.push("infinity".into());
-    image.user = "1000:1000".into();
-    image.write(&archive).unwrap();
-    cluster.load_image(&archive).unwrap();
-    cluster
-        .kubectl([
-            "run",
-            "packed",
-            "--image=pilotlight.local/sleep:1",
-            "--image-pull-policy=Never",
-            "--restart=Never",
-        ])
-        .unwrap();
-    cluster
-        .kubectl([
-            "wait",
-            "pod/packed",
-            "--for=condition=Ready",
-            "--timeout=60s",
-        ])
-        .unwrap();
-    cluster
-        .kubectl(["exec", "packed", "--", "/usr/local/bin/sleep", "0"])
-        .unwrap();
+    a_packed_program(&cluster, place.folder.path());
+    a_gvisor_pod_with_a_volume(&cluster, place.folder.path());
 
     let kubelet = cluster.component("node-1/kubelet").unwrap();
     kubelet.pause().unwrap();
