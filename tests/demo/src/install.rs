@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use pilotlight_cluster::{Choice, Cluster, GVISOR_RUNTIME_CLASS, Target, down_kind};
+use pilotlight_cluster::{Choice, Cluster, GVISOR_RUNTIME_CLASS, STORAGE_CLASS, Target, down_kind};
 
 use crate::images::{self, ImageNames};
 use crate::progress::say;
@@ -16,7 +16,10 @@ pub const NAMESPACE: &str = "pilotlight-system";
 const RELEASE: &str = "pilotlight";
 
 /// Values of the chart for what every local cluster has and others need not have; the caller's own come after them.
-const LOCAL_VALUES: &[(&str, &str)] = &[("runtimeClasses.high", GVISOR_RUNTIME_CLASS)];
+const LOCAL_VALUES: &[(&str, &str)] = &[
+    ("runtimeClasses.high", GVISOR_RUNTIME_CLASS),
+    ("storage.className", STORAGE_CLASS),
+];
 
 /// The node agent uses hostPID and a hostPath volume, which no stricter level allows.
 const NAMESPACE_MANIFEST: &str = "apiVersion: v1
