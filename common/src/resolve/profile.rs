@@ -12,7 +12,7 @@ use crate::reasons::{Reason, Refusal};
 use super::filesystem::{apart, paths};
 use super::shortened;
 
-fn invalid(message: String) -> Refusal {
+fn invalid(message: &str) -> Refusal {
     Refusal::new(
         Reason::ProfileInvalid,
         format!("the SandboxProfile is invalid: {message}"),
@@ -31,7 +31,7 @@ pub fn check_profile(profile: &SandboxProfileSpec) -> Result<(), Refusal> {
         filesystem_config,
     } = profile;
     if language.is_empty() {
-        return Err(invalid("spec.language is empty".to_owned()));
+        return Err(invalid("spec.language is empty"));
     }
     if let Some(ResourceDefaults {
         cpu,
@@ -40,7 +40,7 @@ pub fn check_profile(profile: &SandboxProfileSpec) -> Result<(), Refusal> {
     }) = resource_defaults
     {
         let quantity = |field: &'static str| {
-            move |error: QuantityError| invalid(format!("resourceDefaults.{field}: {error}"))
+            move |error: QuantityError| invalid(&format!("resourceDefaults.{field}: {error}"))
         };
         if let Some(cpu) = cpu {
             MilliCpu::parse(cpu).map_err(quantity("cpu"))?;
@@ -58,10 +58,10 @@ pub fn check_profile(profile: &SandboxProfileSpec) -> Result<(), Refusal> {
     }) = filesystem_config
     {
         let list = |list: &Option<Vec<String>>, field| {
-            paths(list.clone().unwrap_or_default(), field).map_err(|e| invalid(e.message))
+            paths(list.clone().unwrap_or_default(), field).map_err(|e| invalid(&e.message))
         };
         list(read_only_paths, "readOnlyPaths")?;
-        apart(&list(writable_paths, "writablePaths")?, false).map_err(|e| invalid(e.message))?;
+        apart(&list(writable_paths, "writablePaths")?, false).map_err(|e| invalid(&e.message))?;
     }
     for policy in network_policies.iter().flatten() {
         check_policy(policy)?;
@@ -73,7 +73,7 @@ fn check_policy(policy: &NetworkPolicy) -> Result<(), Refusal> {
     let NetworkPolicy { type_, rules } = policy;
     if type_.is_none() {
         return Err(invalid(
-            "a network policy says neither egress nor ingress; set its type".to_owned(),
+            "a network policy says neither egress nor ingress; set its type",
         ));
     }
     for NetworkPolicyRule {
@@ -83,19 +83,17 @@ fn check_policy(policy: &NetworkPolicy) -> Result<(), Refusal> {
     } in rules.iter().flatten()
     {
         if domain.is_some() == cidr.is_some() {
-            return Err(invalid(
-                "a network rule needs either a domain or a cidr".to_owned(),
-            ));
+            return Err(invalid("a network rule needs either a domain or a cidr"));
         }
         if let Some(cidr) = cidr.as_deref().filter(|cidr| !is_cidr(cidr)) {
-            return Err(invalid(format!(
+            return Err(invalid(&format!(
                 "\"{}\" is not a CIDR such as 10.0.0.0/8",
                 shortened(cidr)
             )));
         }
         for ProfilePort { port, protocol: _ } in ports.iter().flatten() {
             if let Some(port) = port.filter(|port| !(1..=65535).contains(port)) {
-                return Err(invalid(format!("port {port} is not from 1 to 65535")));
+                return Err(invalid(&format!("port {port} is not from 1 to 65535")));
             }
         }
     }

@@ -78,7 +78,7 @@ pub(super) fn volume_size(own: Option<&str>, defaults: &Defaults) -> Result<Byte
     Ok(size)
 }
 
-fn at_most<T: Display + PartialOrd>(
+fn at_most<T: Copy + Display + PartialOrd>(
     field: &str,
     asked: T,
     maximum: Option<T>,

@@ -13,6 +13,9 @@ const MIN_BACKOFF: SignedDuration = SignedDuration::from_millis(200);
 /// Longest pause after a write that failed.
 const MAX_BACKOFF: SignedDuration = SignedDuration::from_secs(30);
 
+/// Longest pause before a pod that the API server refused, or that ended, is made once more.
+const MAX_REFUSED_BACKOFF: SignedDuration = SignedDuration::from_mins(5);
+
 /// The pause before an object is looked at again, after `failures` failed writes in a row.
 fn pause(outcome: Outcome, failures: u32) -> SignedDuration {
     match outcome {
@@ -52,7 +55,15 @@ impl Index {
     ) {
         if let Some(entry) = self.sandboxes.get_mut(uid) {
             entry.cold.failures = entry.cold.failures.saturating_add(1);
-            let wait = pause(Outcome::Failed, entry.cold.failures);
+            // What somebody has to do something about is not done in seconds.
+            let most = if trouble.is_some() {
+                MAX_REFUSED_BACKOFF
+            } else {
+                MAX_BACKOFF
+            };
+            let wait = MIN_BACKOFF
+                .saturating_mul(1 << entry.cold.failures.min(12))
+                .min(most);
             entry.cold.not_before = now.saturating_add(wait).unwrap_or(now);
             if trouble.is_some() {
                 entry.cold.trouble = trouble;
