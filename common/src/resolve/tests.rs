@@ -457,7 +457,159 @@ prop_compose! {
     }
 }
 
+fn any_level() -> impl Strategy<Value = Option<SecurityLevel>> {
+    prop::sample::select(vec![
+        None,
+        Some(SecurityLevel::Standard),
+        Some(SecurityLevel::High),
+        Some(SecurityLevel::Custom),
+    ])
+}
+
+fn any_quantity() -> impl Strategy<Value = Option<String>> {
+    prop::option::of((1u32..3000).prop_map(|n| format!("{n}Mi")))
+}
+
+fn any_cpu() -> impl Strategy<Value = Option<String>> {
+    prop::option::of((1u32..3000).prop_map(|n| format!("{n}m")))
+}
+
+fn any_paths() -> impl Strategy<Value = Option<Vec<String>>> {
+    prop::option::of(prop::collection::vec("/[a-d]{1,2}(/[a-d])?", 0..4))
+}
+
+/// Everything that meets in a resolution, as users and administrators would write it.
+#[derive(Clone, Debug)]
+struct Meeting {
+    sandbox: SandboxSpec,
+    profile: Option<SandboxProfile>,
+    runtime: RuntimeEnvironment,
+    defaults: Defaults,
+}
+
+impl Meeting {
+    fn resolve(&self) -> Result<ResolvedSandbox, Refusal> {
+        let profile = self.profile.as_ref();
+        resolve_sandbox("ns", &self.sandbox, profile, &self.runtime, &self.defaults)
+    }
+}
+
+prop_compose! {
+    fn any_sandbox()(
+        level in any_level(), cpu in any_cpu(), memory in any_quantity(), storage in any_quantity(), paths in any_paths(),
+        root in prop::option::of(any::<bool>()), user in prop::option::of(998i64..1003), persistent in prop::option::of(any::<bool>()),
+        timeout in prop::option::of(1i64..3600),
+    ) -> SandboxSpec {
+        SandboxSpec {
+            runtime: "python".into(), security_level: level, timeout,
+            resources: Some(SandboxResources { cpu, memory, ephemeral_storage: storage, cpu_pinning: None }),
+            filesystem: Some(Filesystem { read_only_root: root, writable_paths: paths }),
+            storage: Some(Storage { persistent, volume_size: None }),
+            security_context: Some(SecurityContext { run_as_user: user, ..Default::default() }),
+            ..Default::default()
+        }
+    }
+}
+
+prop_compose! {
+    fn any_profile()(level in any_level(), cpu in any_cpu(), memory in any_quantity(), read_only in any_paths(), writable in any_paths()) -> SandboxProfile {
+        SandboxProfile::new("p", SandboxProfileSpec {
+            language: "python".into(), security_level: level,
+            resource_defaults: Some(ResourceDefaults { cpu, memory, ephemeral_storage: None }),
+            filesystem_config: Some(FilesystemConfig { read_only_paths: read_only, writable_paths: writable }),
+            ..Default::default()
+        })
+    }
+}
+
+prop_compose! {
+    fn any_meeting()(
+        sandbox in any_sandbox(), profile in prop::option::of(any_profile()), min in any_cpu(), recommended in any_cpu(),
+        high in any::<bool>(), most_cpu in prop::option::of(1u64..3000), most_memory in prop::option::of(1u64..3000),
+    ) -> Meeting {
+        let mut runtime = runtime("python", "python", None);
+        runtime.spec.resource_requirements = Some(ResourceRequirements {
+            min_cpu: min, recommended_cpu: recommended, ..Default::default()
+        });
+        Meeting {
+            sandbox, profile, runtime,
+            defaults: Defaults {
+                high_runtime_class: high.then(|| "gvisor".into()),
+                maximum: Maximum { cpu: most_cpu.map(MilliCpu), memory: most_memory.map(|n| Bytes(n << 20)), ..Default::default() },
+            },
+        }
+    }
+}
+
+/// What a user would write who wants exactly this, leaving nothing to anybody.
+fn spelled_out(resolved: &ResolvedSandbox) -> SandboxSpec {
+    let template = &resolved.template;
+    SandboxSpec {
+        runtime: "python".into(),
+        security_level: Some(template.security_level),
+        timeout: Some(resolved.timeout_seconds),
+        resources: Some(SandboxResources {
+            cpu: Some(template.cpu.to_string()),
+            memory: Some(template.memory.to_string()),
+            ephemeral_storage: Some(template.ephemeral_storage.to_string()),
+            cpu_pinning: None,
+        }),
+        filesystem: Some(Filesystem {
+            read_only_root: Some(template.read_only_root),
+            writable_paths: Some(template.writable_paths.clone()),
+        }),
+        storage: Some(Storage {
+            persistent: Some(resolved.volume.is_some()),
+            volume_size: resolved.volume.map(|size| size.to_string()),
+        }),
+        security_context: Some(SecurityContext {
+            run_as_user: Some(template.run_as_user),
+            run_as_group: Some(template.run_as_group),
+            seccomp_profile: None,
+        }),
+        ..SandboxSpec::default()
+    }
+}
+
 proptest! {
+    #[test]
+    fn what_is_resolved_resolves_to_itself(meeting in any_meeting()) {
+        if let Ok(resolved) = meeting.resolve() {
+            let mut again = meeting.clone();
+            again.sandbox = spelled_out(&resolved);
+            prop_assert_eq!(again.resolve(), Ok(resolved));
+        }
+    }
+
+    #[test]
+    fn the_level_is_never_weaker_than_sandbox_or_profile_ask_for(meeting in any_meeting()) {
+        if let Ok(resolved) = meeting.resolve() {
+            let asked = [
+                meeting.sandbox.security_level,
+                meeting.profile.as_ref().and_then(|p| p.spec.security_level),
+            ];
+            let high = asked.contains(&Some(SecurityLevel::High));
+            prop_assert_eq!(resolved.template.security_level == SecurityLevel::High, high);
+            prop_assert_eq!(resolved.template.runtime_class.is_some(), high);
+            let own = resolved.template.run_as_user == DEFAULT_USER;
+            prop_assert!(own || meeting.sandbox.security_level == Some(SecurityLevel::Custom));
+            prop_assert!(resolved.template.run_as_user > 0);
+        }
+    }
+
+    #[test]
+    fn limits_lie_between_the_runtimes_minimum_and_the_installations_maximum(meeting in any_meeting()) {
+        if let Ok(resolved) = meeting.resolve() {
+            let Maximum { cpu, memory, .. } = meeting.defaults.maximum;
+            prop_assert!(cpu.is_none_or(|most| resolved.template.cpu <= most));
+            prop_assert!(memory.is_none_or(|most| resolved.template.memory <= most));
+            let needs = meeting.runtime.spec.resource_requirements.as_ref().unwrap();
+            if let Some(min) = &needs.min_cpu {
+                prop_assert!(resolved.template.cpu >= MilliCpu::parse(min).unwrap());
+            }
+        }
+    }
+
     #[test]
     fn shapes_are_equal_exactly_where_templates_are(a in any_template(), b in any_template()) {
         prop_assert_eq!(a.shape() == b.shape(), a == b);
