@@ -85,6 +85,10 @@ pub mod conditions {
     pub const SCALING_UP: &str = "ScalingUp";
     /// Of a WarmPool: pods are being removed.
     pub const SCALING_DOWN: &str = "ScalingDown";
+    /// Of a RuntimeEnvironment: a pod of it became ready.
+    pub const AVAILABLE: &str = "Available";
+    /// Of a RuntimeEnvironment: a WarmPool or a Sandbox that is not over names it.
+    pub const IN_USE: &str = "InUse";
 }
 
 /// The name under which a sandbox pod is reachable: known before assignment, so that it costs no write.

@@ -5,6 +5,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Condition;
+
 /// An image that sandboxes can run. Only an administrator decides what images run, so it is cluster-wide.
 #[derive(Clone, CustomResource, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[kube(
@@ -20,6 +22,26 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Language", type_ = "string", json_path = ".spec.language"),
     printcolumn(name = "Version", type_ = "string", json_path = ".spec.version"),
     printcolumn(name = "Available", type_ = "boolean", json_path = ".status.available"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = r#".status.conditions[?(@.type=="Available")].reason"#
+    ),
+    printcolumn(name = "Tags", type_ = "string", json_path = ".spec.tags"),
+    printcolumn(
+        name = "Image",
+        type_ = "string",
+        json_path = ".spec.image",
+        priority = 1
+    ),
+    printcolumn(
+        name = "LastValidated",
+        type_ = "date",
+        json_path = ".status.lastValidated",
+        priority = 1
+    ),
+    selectable = ".spec.language",
+    selectable = ".spec.version",
     printcolumn(
         name = "Age",
         type_ = "date",
@@ -77,10 +99,17 @@ pub struct ResourceRequirements {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RuntimeEnvironmentStatus {
-    /// Whether a pod of this runtime became ready.
+    /// Whether a pod of this runtime became ready; left out while nothing is known about the present image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub available: Option<bool>,
     /// When that was last seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_validated: Option<Time>,
+    /// Added: hash of the image and command that `available` and `lastValidated` speak of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_hash: Option<String>,
+    /// Added: observations: Available, `InUse`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Option<Vec<Condition>>,
 }

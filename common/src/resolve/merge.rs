@@ -116,7 +116,7 @@ pub(super) fn template(
 }
 
 /// The schema takes any text for an image; what no registry could mean is refused here, not by every pod.
-fn image(runtime: &RuntimeEnvironment) -> Result<(), Refusal> {
+pub(super) fn image(runtime: &RuntimeEnvironment) -> Result<(), Refusal> {
     let image = &runtime.spec.image;
     let plain = !image.is_empty()
         && image.len() <= MAX_IMAGE

@@ -14,6 +14,7 @@ mod pool;
 mod preload;
 mod profile;
 mod resources;
+mod runtime;
 mod sandbox;
 mod security;
 mod template;
@@ -27,6 +28,7 @@ pub use preload::{
     PRELOAD_HOME, PRELOAD_PATH, PRELOAD_SCRIPT_PATH, PackageManager, Packages, Preload, Script,
 };
 pub use profile::check_profile;
+pub use runtime::resolve_runtime;
 pub use sandbox::{ResolvedSandbox, resolve_sandbox};
 pub use template::{PodTemplate, image_hash};
 
@@ -74,5 +76,7 @@ fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
+#[cfg(test)]
+mod runtime_tests;
 #[cfg(test)]
 mod tests;

@@ -373,7 +373,16 @@ const RUNTIME_ENVIRONMENT: KindPromise = KindPromise {
         AGE,
     ],
     fields: runtime_environment,
-    added: &["spec.command"],
+    added: &[
+        "spec.command",
+        "status.imageHash",
+        "status.conditions",
+        "status.conditions[].type",
+        "status.conditions[].status",
+        "status.conditions[].reason",
+        "status.conditions[].message",
+        "status.conditions[].lastTransitionTime",
+    ],
     rules: &[],
 };
 
