@@ -17,7 +17,7 @@ use pilotlight_common::kinds::{
     RuntimeEnvironment, RuntimeEnvironmentSpec, SandboxPhase, SandboxSpec, WarmPodPhase,
     WarmPoolSpec,
 };
-use pilotlight_common::resolve::Defaults;
+use pilotlight_common::resolve::{Defaults, image_hash};
 use pilotlight_common::stream::NodeReport;
 use pilotlight_scheduler::action::{Action, AssignOutcome, Done};
 use pilotlight_scheduler::index::{Index, Settings};
@@ -50,6 +50,8 @@ impl Cluster {
     fn new() -> Self {
         let settings = Settings {
             defaults: Defaults::default(),
+            namespace: "system".into(),
+            validation_timeout: SignedDuration::from_secs(300),
             cluster_domain: "cluster.local".into(),
             agent_deadline: SignedDuration::from_secs(30),
             refill_per_second: 10,
@@ -103,6 +105,8 @@ impl Cluster {
             .collect();
         this.handle(Input::Runtime(Change::Replace(runtimes)));
         this.handle(Input::Profile(Change::Replace(vec![])));
+        this.handle(Input::RuntimeClass(Change::Replace(vec![])));
+        this.handle(Input::Volume(Change::Replace(vec![])));
         this.handle(Input::Node(Change::Replace(nodes)));
         this.handle(Input::Pool(Change::Replace(pools)));
         this.handle(Input::Sandbox(Change::Replace(vec![])));
@@ -152,6 +156,8 @@ impl Cluster {
             identity: self.identity(&identity.key.name),
             owner: PodOwner::WarmPod(identity.uid.clone()),
             managed: true,
+            ready: true,
+            image_hash: Some(image_hash(&format!("runtime-{pool}"), &[])),
             ..PodView::default()
         };
         let view = WarmPodView {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use pilotlight_common::kinds::{Condition, SandboxPhase, WarmPoolStatus};
+use pilotlight_common::kinds::{Condition, RuntimeEnvironmentStatus, SandboxPhase, WarmPoolStatus};
 use pilotlight_common::names::OwnerKind;
 use pilotlight_common::quantity::Bytes;
 use pilotlight_common::resolve::{PodTemplate, Preload};
@@ -71,6 +71,22 @@ pub enum Action {
         /// An Event to record with it.
         event: Option<EventNote>,
     },
+    /// Creates a pod that shows whether a runtime works.
+    Validate(Box<Validate>),
+    /// Deletes such a pod: it has shown what it can, or nobody asks any more.
+    RemoveTrial {
+        /// The pod.
+        pod: ObjectId,
+    },
+    /// Writes a runtime's status.
+    RuntimeStatus {
+        /// The runtime.
+        runtime: ObjectId,
+        /// The whole status.
+        status: Box<RuntimeEnvironmentStatus>,
+        /// An Event to record with it.
+        event: Option<EventNote>,
+    },
     /// Sets or removes the label that sandbox pods select nodes by.
     LabelNode {
         /// The node.
@@ -109,6 +125,19 @@ pub struct CreateWarmPod {
     pub template: PodTemplate,
     /// What is put into it before it is ready.
     pub preload: Option<Arc<Preload>>,
+    /// Hash of the template.
+    pub shape: String,
+}
+
+/// A validation pod to create.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Validate {
+    /// The runtime, which owns the pod.
+    pub runtime: ObjectId,
+    /// Name and namespace of the pod.
+    pub pod: Key,
+    /// What the pod must be.
+    pub template: PodTemplate,
     /// Hash of the template.
     pub shape: String,
 }
@@ -186,7 +215,7 @@ pub enum Done {
         /// What came of it.
         outcome: Outcome,
     },
-    /// An [`Action::RemovePod`].
+    /// An [`Action::RemovePod`] or [`Action::RemoveTrial`].
     Pod {
         /// The pod.
         key: Key,
@@ -217,6 +246,22 @@ pub enum Done {
     /// An [`Action::PoolStatus`].
     Pool {
         /// The pool.
+        key: Key,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// An [`Action::Validate`].
+    Trial {
+        /// The runtime.
+        runtime: Key,
+        /// The pod.
+        pod: Key,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// An [`Action::RuntimeStatus`].
+    Runtime {
+        /// The runtime.
         key: Key,
         /// What came of it.
         outcome: Outcome,

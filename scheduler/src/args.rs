@@ -90,6 +90,9 @@ pub struct Args {
     /// Seconds an agent may take to publish an assignment before another pod is tried.
     #[arg(long, env = "PILOTLIGHT_AGENT_DEADLINE_SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub agent_deadline_seconds: u32,
+    /// Seconds that the pod which shows whether a runtime works may take to become ready.
+    #[arg(long, env = "PILOTLIGHT_VALIDATION_TIMEOUT_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=3600))]
+    pub validation_timeout_seconds: u32,
     /// CPU limit over CPU request of sandbox pods.
     #[arg(long, env = "PILOTLIGHT_CPU_OVERCOMMIT", default_value_t = 1.0, value_parser = overcommit)]
     pub cpu_overcommit: f64,

@@ -5,8 +5,8 @@ use tokio::sync::mpsc;
 
 use crate::action::Done;
 use crate::view::{
-    Key, NodeView, PodView, PoolView, ProfileView, RuntimeView, SandboxView, VolumeView,
-    WarmPodView,
+    Key, NodeView, PodView, PoolView, ProfileView, RuntimeClassView, RuntimeView, SandboxView,
+    VolumeView, WarmPodView,
 };
 
 /// A change of the objects of one kind.
@@ -39,6 +39,8 @@ pub enum Input {
     Volume(Change<VolumeView>),
     /// Nodes.
     Node(Change<NodeView>),
+    /// RuntimeClasses.
+    RuntimeClass(Change<RuntimeClassView>),
     /// An agent opened a stream to this replica.
     StreamOpened {
         /// Name of the agent's node, proven by its token.

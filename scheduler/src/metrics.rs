@@ -21,6 +21,12 @@ pub struct ReasonLabel {
     reason: &'static str,
 }
 
+/// What came of something.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ResultLabel {
+    result: &'static str,
+}
+
 /// A write and what came of it.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct WriteLabel {
@@ -40,6 +46,7 @@ pub struct Metrics {
     hits: Counter,
     misses: Counter,
     refused: Family<ReasonLabel, Counter>,
+    validations: Family<ResultLabel, Counter>,
     /// Writes by action and outcome.
     pub writes: Family<WriteLabel, Counter>,
     warm_pods: Family<ClassLabel, Gauge>,
@@ -71,6 +78,7 @@ impl Default for Metrics {
             hits: Counter::default(),
             misses: Counter::default(),
             refused: Family::default(),
+            validations: Family::default(),
             writes: Family::default(),
             warm_pods: Family::default(),
             waiting: Gauge::default(),
@@ -115,6 +123,11 @@ impl Metrics {
             self.refused.clone(),
         );
         r.register(
+            "runtime_validations",
+            "Verdicts on runtimes by result",
+            self.validations.clone(),
+        );
+        r.register(
             "writes",
             "Writes by action and outcome",
             self.writes.clone(),
@@ -157,6 +170,11 @@ impl Metrics {
             }
             Observation::AgentRefused(reason) => {
                 self.refused.get_or_create(&ReasonLabel { reason }).inc();
+            }
+            Observation::Validated(result) => {
+                self.validations
+                    .get_or_create(&ResultLabel { result })
+                    .inc();
             }
             Observation::AgentSilent => {
                 self.refused

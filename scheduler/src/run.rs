@@ -144,6 +144,8 @@ fn settings(args: &Args) -> Settings {
             high_runtime_class: args.high_runtime_class.clone().filter(|c| !c.is_empty()),
             maximum: args.maximum(),
         },
+        namespace: args.namespace.clone(),
+        validation_timeout: SignedDuration::from_secs(args.validation_timeout_seconds.into()),
         cluster_domain: args.cluster_domain.clone(),
         agent_deadline: SignedDuration::from_secs(args.agent_deadline_seconds.into()),
         refill_per_second: args.refill_per_second,

@@ -9,6 +9,7 @@ use std::future::ready;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
@@ -18,7 +19,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::input::{Change, Input};
-use crate::view::{Key, NodeView, PodView, View};
+use crate::view::{Key, NodeView, PodView, RuntimeClassView, View};
 
 /// Runs all watches until one ends, which none should.
 pub async fn run(client: Client, inputs: mpsc::Sender<Input>) {
@@ -32,6 +33,7 @@ pub async fn run(client: Client, inputs: mpsc::Sender<Input>) {
         () = watch::<RuntimeEnvironment, _>(Api::all(client.clone()), all(), Into::into, Input::Runtime, inputs.clone()) => {}
         () = watch::<Pod, PodView>(Api::all(client.clone()), ours(), Into::into, Input::Pod, inputs.clone()) => {}
         () = watch::<PersistentVolumeClaim, _>(Api::all(client.clone()), ours(), Into::into, Input::Volume, inputs.clone()) => {}
+        () = watch::<PartialObjectMeta<RuntimeClass>, RuntimeClassView>(Api::all(client.clone()), all(), Into::into, Input::RuntimeClass, inputs.clone()) => {}
         // Nodes change every few seconds; of their metadata alone, nothing but labels matters here.
         () = watch::<PartialObjectMeta<Node>, NodeView>(Api::all(client), all(), Into::into, Input::Node, inputs) => {}
     }

@@ -1,5 +1,7 @@
 //! The decisions, against a small cluster in memory: chosen cases, and random histories with every fault.
 
+#[path = "decisions/runtimes.rs"]
+mod runtimes;
 mod world;
 
 use pilotlight_common::kinds::{ConditionStatus, SandboxPhase};

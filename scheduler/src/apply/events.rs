@@ -90,7 +90,8 @@ impl EventRecorder {
                     api_version: Some("llmsafespace.dev/v1".into()),
                     kind: Some(note.kind.into()),
                     name: Some(about.name),
-                    namespace: Some(about.namespace),
+                    // Events of cluster-wide objects lie in "default".
+                    namespace: Some(about.namespace).filter(|n| !n.is_empty()),
                     uid: Some(about.uid),
                     ..ObjectReference::default()
                 };

@@ -9,6 +9,7 @@ mod cold;
 mod events;
 mod removal;
 mod status;
+mod validate;
 mod warm_pods;
 
 use std::collections::HashMap;
@@ -239,6 +240,9 @@ impl Applier {
                     outcome: self.count("pool_status", &outcome),
                 }
             }
+            action @ (Action::Validate(_)
+            | Action::RemoveTrial { .. }
+            | Action::RuntimeStatus { .. }) => return self.carry_out_for_runtime(action).await,
             Action::LabelNode { node, ready } => {
                 let outcome = self.label_node(&node, ready).await;
                 Done::Node {

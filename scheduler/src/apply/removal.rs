@@ -114,7 +114,7 @@ impl Applier {
 }
 
 /// Not found, or a successor of the same name: what was to be deleted is gone.
-fn gone_is_fine(result: Result<(), WriteError>) -> Result<(), WriteError> {
+pub(super) fn gone_is_fine(result: Result<(), WriteError>) -> Result<(), WriteError> {
     match result {
         Err(error) if matches!(error.code(), Some(404 | 409)) => Ok(()),
         other => other,

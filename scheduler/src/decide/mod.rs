@@ -10,13 +10,15 @@ mod lifecycle;
 mod nodes;
 mod pool_status;
 mod preloading;
+mod runtime_status;
 mod size;
 mod sweep;
+mod validate;
 mod volumes;
 
 use jiff::Timestamp;
 
-use crate::action::Action;
+use crate::action::{Action, EventNote};
 use crate::index::Index;
 pub use autoscale::Needs;
 pub use preloading::Preloading;
@@ -34,6 +36,7 @@ pub(crate) fn decide(index: &mut Index, now: Timestamp) -> Vec<Action> {
     }
     for key in std::mem::take(&mut index.dirty.pods) {
         actions.extend(sweep::pod(index, &key, now));
+        actions.extend(validate::leftover(index, &key));
     }
     for key in std::mem::take(&mut index.dirty.pools) {
         size::size(index, &key, now, &mut actions);
@@ -41,6 +44,20 @@ pub(crate) fn decide(index: &mut Index, now: Timestamp) -> Vec<Action> {
     }
     for node in std::mem::take(&mut index.dirty.nodes) {
         actions.extend(nodes::label(index, &node, now));
+    }
+    runtime_status::count_uses(index, now);
+    for key in std::mem::take(&mut index.dirty.runtimes) {
+        validate::runtime(index, &key, now, &mut actions);
+        actions.extend(runtime_status::runtime_status(index, &key, now));
+    }
+    for (_, (about, refusal)) in std::mem::take(&mut index.invalid_profiles) {
+        let event = EventNote {
+            kind: "SandboxProfile",
+            warning: true,
+            reason: refusal.reason.as_str().to_owned(),
+            message: refusal.message,
+        };
+        actions.push(Action::Record { about, event });
     }
     for (about, event) in std::mem::take(&mut index.records) {
         actions.push(Action::Record { about, event });

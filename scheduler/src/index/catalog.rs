@@ -1,16 +1,16 @@
-//! How pools, runtimes and profiles change the index: what pods can be had. Called by [`Index::handle`] only.
+//! How pools and profiles change the index: what pods can be had. Called by [`Index::handle`] only.
 
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use pilotlight_common::reasons::{Reason, Refusal};
-use pilotlight_common::resolve::ResolvedPool;
+use pilotlight_common::resolve::{ResolvedPool, check_profile};
 
 use super::observe::split;
 use super::{Class, Index, Kind, Pace, PoolEntry};
 use crate::decide::Preloading;
 use crate::input::Change;
-use crate::view::{Key, PoolView, ProfileView, RuntimeView};
+use crate::view::{Key, PoolView, ProfileView};
 
 /// What is found where a pool is gone.
 fn pool_gone() -> Refusal {
@@ -61,6 +61,7 @@ impl Index {
             }
             self.dirty.pools.insert(key);
         }
+        self.usage.stale = true;
         if listed {
             self.mark_synced(Kind::Pool);
         }
@@ -89,31 +90,6 @@ impl Index {
         self.dirty.pools.insert(key.clone());
     }
 
-    pub(super) fn observe_runtimes(&mut self, change: Change<RuntimeView>, now: Timestamp) {
-        let (here, gone, listed) = split(change, || {
-            self.runtimes
-                .values()
-                .map(|r| (r.identity.key.clone(), r.identity.uid.clone()))
-                .collect()
-        });
-        let mut changed = listed;
-        for (key, _) in gone {
-            changed |= self.runtimes.remove(&key).is_some();
-        }
-        for view in here {
-            let old = self
-                .runtimes
-                .insert(view.identity.key.clone(), view.clone());
-            changed |= old.is_none_or(|old| old.object.spec != view.object.spec);
-        }
-        if changed {
-            self.resolve_everything(now);
-        }
-        if listed {
-            self.mark_synced(Kind::Runtime);
-        }
-    }
-
     pub(super) fn observe_profiles(&mut self, change: Change<ProfileView>, now: Timestamp) {
         let (here, gone, listed) = split(change, || {
             self.profiles
@@ -123,13 +99,25 @@ impl Index {
         });
         let mut changed = listed;
         for (key, _) in gone {
+            self.invalid_profiles.remove(&key);
             changed |= self.profiles.remove(&key).is_some();
         }
         for view in here {
-            let old = self
-                .profiles
-                .insert(view.identity.key.clone(), view.clone());
-            changed |= old.is_none_or(|old| old.object.spec != view.object.spec);
+            let key = view.identity.key.clone();
+            let old = self.profiles.insert(key.clone(), view.clone());
+            let respecified = old.is_none_or(|old| {
+                old.object.spec != view.object.spec || old.identity.uid != view.identity.uid
+            });
+            if respecified {
+                // Once for each spec: whoever leads says it.
+                match check_profile(&view.object.spec) {
+                    Ok(()) => self.invalid_profiles.remove(&key),
+                    Err(refusal) => self
+                        .invalid_profiles
+                        .insert(key, (view.identity.object_id(), refusal)),
+                };
+            }
+            changed |= respecified;
         }
         if changed {
             self.resolve_everything(now);
@@ -140,7 +128,7 @@ impl Index {
     }
 
     /// After a change of a runtime or profile. They change rarely, so every user is resolved again.
-    fn resolve_everything(&mut self, now: Timestamp) {
+    pub(super) fn resolve_everything(&mut self, now: Timestamp) {
         let unpublished: Vec<String> = self
             .sandboxes
             .iter()

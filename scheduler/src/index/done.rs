@@ -17,7 +17,7 @@ const MAX_BACKOFF: SignedDuration = SignedDuration::from_secs(30);
 const MAX_REFUSED_BACKOFF: SignedDuration = SignedDuration::from_mins(5);
 
 /// The pause before an object is looked at again, after `failures` failed writes in a row.
-fn pause(outcome: Outcome, failures: u32) -> SignedDuration {
+pub(super) fn pause(outcome: Outcome, failures: u32) -> SignedDuration {
     match outcome {
         Outcome::Done => SETTLE,
         Outcome::Stale => MIN_BACKOFF,
@@ -124,6 +124,7 @@ impl Index {
             }
             Done::Pod { key, outcome } => {
                 if outcome != Outcome::Done && self.pods.contains_key(&key) {
+                    self.trial_kept(&key);
                     self.timer(
                         now.saturating_add(SETTLE).unwrap_or(now),
                         Timer::Orphan(key),
@@ -159,6 +160,12 @@ impl Index {
                 pool.not_before = at;
                 self.timer(at, Timer::Pool(key));
             }
+            Done::Trial {
+                runtime,
+                pod,
+                outcome,
+            } => self.trial_made(&runtime, &pod, outcome, now),
+            Done::Runtime { key, outcome } => self.runtime_written(&key, outcome, now),
             Done::Node { node, outcome } => {
                 let Some(entry) = self.nodes.get_mut(&node) else {
                     return;

@@ -35,6 +35,8 @@ pub struct SandboxEntry {
     pub counted: bool,
     /// What is under way where it gets a pod of its own.
     pub cold: ColdStart,
+    /// The name of its runtime, while it counts among its users.
+    pub uses_runtime: Option<String>,
 }
 
 /// Where a warm pod stands in its pool.

@@ -14,17 +14,19 @@ mod names;
 mod observe;
 mod pace;
 pub mod ready;
+mod runtimes;
 mod touch;
 mod volumes;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
+use pilotlight_common::reasons::Refusal;
 use pilotlight_common::resolve::Defaults;
 
 use crate::action::{Action, EventNote};
 use crate::input::Input;
-use crate::view::{Key, NodeView, PodView, ProfileView, RuntimeView, WarmPodView};
+use crate::view::{Key, NodeView, PodView, ProfileView, WarmPodView};
 pub(crate) use agents::NODE_GRACE;
 pub use announce::Notice;
 pub use cold::ColdStart;
@@ -32,14 +34,21 @@ pub use entries::{Class, NodeEntry, PoolEntry, SandboxEntry, WarmPodEntry};
 pub(crate) use observe::{POD_LAG, WAITING_AFTER};
 pub use pace::Pace;
 use ready::ReadyQueues;
+pub use runtimes::{RuntimeEntry, Trial, Uses, Verdict};
+use runtimes::{Trials, Usage};
 pub(crate) use touch::{expires, replaced_for};
 pub use volumes::VolumeEntry;
 
 /// What the installation decides about the scheduler.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// What [`pilotlight_common::resolve`] takes where nobody says anything.
+    /// What [`pilotlight_common::resolve`] takes where nobody says anything. The index leaves the RuntimeClass out
+    /// while there is none of that name.
     pub defaults: Defaults,
+    /// Namespace of the scheduler's own objects; validation pods are made there.
+    pub namespace: String,
+    /// How long a validation pod may take to become ready.
+    pub validation_timeout: SignedDuration,
     /// DNS domain of the cluster, for endpoints.
     pub cluster_domain: String,
     /// How long an agent may take to publish an assignment before another pod is tried.
@@ -61,6 +70,9 @@ pub(crate) enum Timer {
     Node(String),
     Orphan(Key),
     Shape(String),
+    Runtime(Key),
+    Runtimes,
+    Usage,
 }
 
 /// What changed since the last decision.
@@ -72,6 +84,7 @@ pub(crate) struct Dirty {
     pub pods: BTreeSet<Key>,
     pub pools: BTreeSet<Key>,
     pub nodes: BTreeSet<String>,
+    pub runtimes: BTreeSet<Key>,
 }
 
 /// The kinds whose first list must have come before anything is decided.
@@ -93,10 +106,12 @@ pub enum Kind {
     Volume,
     /// Nodes.
     Node,
+    /// RuntimeClasses.
+    RuntimeClass,
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 8] = [
+pub const KINDS: [Kind; 9] = [
     Kind::Sandbox,
     Kind::WarmPod,
     Kind::Pool,
@@ -105,6 +120,7 @@ pub const KINDS: [Kind; 8] = [
     Kind::Profile,
     Kind::Volume,
     Kind::Node,
+    Kind::RuntimeClass,
 ];
 
 /// The state of the world as this replica knows it.
@@ -127,7 +143,15 @@ pub struct Index {
     pub(crate) pools: HashMap<Key, PoolEntry>,
     /// Pools by the shape they keep; of several, the first is the one that makes pods for waiting sandboxes.
     pub(crate) pools_of_shape: HashMap<String, BTreeSet<Key>>,
-    pub(crate) runtimes: BTreeMap<Key, RuntimeView>,
+    pub(crate) runtimes: BTreeMap<Key, RuntimeEntry>,
+    pub(crate) trials: Trials,
+    pub(crate) usage: Usage,
+    /// RuntimeClasses by name, with their UID.
+    runtime_classes: BTreeMap<Key, String>,
+    /// The RuntimeClass of level `high` that the installation names, whether it is there or not.
+    high_runtime_class: Option<String>,
+    /// Profiles that make no sense, until that was said.
+    pub(crate) invalid_profiles: BTreeMap<Key, (pilotlight_common::stream::ObjectId, Refusal)>,
     pub(crate) profiles: HashMap<Key, ProfileView>,
     pub(crate) nodes: HashMap<String, NodeEntry>,
     pub(crate) ready: ReadyQueues,
@@ -165,12 +189,15 @@ pub enum Observation {
     AgentRefused(&'static str),
     /// An agent did not publish in time.
     AgentSilent,
+    /// A runtime was validated, with this result.
+    Validated(&'static str),
 }
 
 impl Index {
     /// An empty index.
-    pub fn new(settings: Settings) -> Self {
+    pub fn new(mut settings: Settings) -> Self {
         Self {
+            high_runtime_class: settings.defaults.high_runtime_class.take(),
             settings,
             synced: BTreeSet::new(),
             leading: false,
@@ -185,6 +212,10 @@ impl Index {
             pools: HashMap::new(),
             pools_of_shape: HashMap::new(),
             runtimes: BTreeMap::new(),
+            trials: Trials::default(),
+            usage: Usage::default(),
+            runtime_classes: BTreeMap::new(),
+            invalid_profiles: BTreeMap::new(),
             profiles: HashMap::new(),
             nodes: HashMap::new(),
             ready: ReadyQueues::default(),
@@ -215,6 +246,7 @@ impl Index {
             Input::Runtime(change) => self.observe_runtimes(change, now),
             Input::Profile(change) => self.observe_profiles(change, now),
             Input::Volume(change) => self.observe_volumes(change),
+            Input::RuntimeClass(change) => self.observe_runtime_classes(change, now),
             Input::Node(change) => self.observe_nodes(change, now),
             Input::StreamOpened {
                 node,
@@ -329,6 +361,12 @@ impl Index {
                 Timer::Shape(shape) => {
                     self.dirty.shapes.insert(shape);
                 }
+                Timer::Runtime(key) => {
+                    self.dirty.runtimes.insert(key);
+                }
+                Timer::Runtimes => self.dirty.runtimes.extend(self.runtimes.keys().cloned()),
+                // The decision that follows counts.
+                Timer::Usage => {}
             }
         }
     }
@@ -363,6 +401,8 @@ impl Index {
         self.dirty.pods.extend(self.pods.keys().cloned());
         self.dirty.pools.extend(self.pools.keys().cloned());
         self.dirty.nodes.extend(self.nodes.keys().cloned());
+        self.dirty.runtimes.extend(self.runtimes.keys().cloned());
+        self.usage.stale = true;
     }
 }
 

@@ -96,6 +96,7 @@ impl Index {
                     waiting_as: None,
                     counted: false,
                     cold: ColdStart::default(),
+                    uses_runtime: None,
                 },
             );
         }
@@ -363,6 +364,7 @@ impl Index {
                 && let Some(pod) = self.pods.remove(&key)
             {
                 self.file_cold_pod(&pod, false);
+                self.note_evidence(&key, Some(&pod), now);
                 self.pod_changed(&key, now);
             }
         }
@@ -386,7 +388,9 @@ impl Index {
         }) {
             return;
         }
-        if let Some(old) = self.pods.insert(key.clone(), view.clone())
+        let old = self.pods.insert(key.clone(), view.clone());
+        self.note_evidence(&key, old.as_ref(), now);
+        if let Some(old) = old
             && old.identity.uid != view.identity.uid
         {
             self.file_cold_pod(&old, false);

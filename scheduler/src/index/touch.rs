@@ -217,6 +217,7 @@ impl Index {
 
     /// Brings everything that depends on a sandbox up to date.
     pub(crate) fn touch_sandbox(&mut self, uid: &str) {
+        self.count_use(uid);
         let Some(entry) = self.sandboxes.get(uid) else {
             return;
         };
@@ -342,7 +343,7 @@ impl Index {
         let profile = profile_name(profile, namespace)?
             .map(|name| self.profile(namespace, name))
             .transpose()?;
-        let runtime = find_runtime(self.runtimes.values().map(|r| &r.object), runtime)?;
+        let runtime = find_runtime(self.runtimes.values().map(|r| &r.view.object), runtime)?;
         Ok((profile, runtime))
     }
 

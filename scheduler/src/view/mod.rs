@@ -8,6 +8,7 @@ mod volume;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::core::PartialObjectMeta;
 use kube::{Resource, ResourceExt};
 use pilotlight_common::kinds::{
@@ -125,7 +126,8 @@ views!(
     RuntimeView,
     ProfileView,
     NodeView,
-    VolumeView
+    VolumeView,
+    RuntimeClassView
 );
 
 /// A Sandbox.
@@ -303,6 +305,21 @@ impl From<PartialObjectMeta<Node>> for NodeView {
                 .labels()
                 .get(AGENT_READY_LABEL)
                 .is_some_and(|v| v == AGENT_READY),
+        }
+    }
+}
+
+/// A RuntimeClass; all that matters is that it is there.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct RuntimeClassView {
+    /// Metadata.
+    pub identity: Identity,
+}
+
+impl From<PartialObjectMeta<RuntimeClass>> for RuntimeClassView {
+    fn from(class: PartialObjectMeta<RuntimeClass>) -> Self {
+        Self {
+            identity: Identity::of(&class),
         }
     }
 }

@@ -8,23 +8,24 @@
 )]
 #![allow(dead_code, reason = "each test program uses its own part of the world")]
 
+pub mod runtimes;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
-use kube::core::ObjectMeta;
 use pilotlight_common::kinds::{
-    Condition, PoolResources, RuntimeEnvironment, RuntimeEnvironmentSpec, SandboxPhase,
-    SandboxResources, SandboxSpec, WarmPodPhase, WarmPoolSpec, WarmPoolStatus,
+    Condition, PoolResources, SandboxPhase, SandboxResources, SandboxSpec, WarmPodPhase,
+    WarmPoolSpec, WarmPoolStatus,
 };
 use pilotlight_common::names::OwnerKind;
-use pilotlight_common::resolve::Defaults;
+use pilotlight_common::resolve::{PodTemplate, image_hash};
 use pilotlight_common::stream::{AgentRefusal, NodeReport, RefusedAssignment};
 use pilotlight_scheduler::action::{Action, AssignOutcome, ColdOutcome, Done, Outcome};
 use pilotlight_scheduler::index::{Index, Settings};
 use pilotlight_scheduler::input::{Change, Input};
 use pilotlight_scheduler::view::{
-    Claim, Identity, Key, NodeView, PodOwner, PodView, PoolView, RuntimeView, SandboxView, Trouble,
-    WarmPodView,
+    Claim, Identity, Key, NodeView, PodOwner, PodView, PoolView, ProfileView, RuntimeClassView,
+    RuntimeView, SandboxView, Trouble, WarmPodView,
 };
 
 /// Nodes of the world.
@@ -43,6 +44,15 @@ pub struct World {
     pub pool: PoolView,
     /// Whether a node has room for one more cold pod.
     pub has_room: bool,
+    pub runtimes: BTreeMap<String, RuntimeView>,
+    pub profiles: BTreeMap<Key, ProfileView>,
+    pub runtime_classes: BTreeMap<String, RuntimeClassView>,
+    /// What keeps pods of an image from running, by the image's hash.
+    pub broken: BTreeMap<String, Trouble>,
+    /// Pods as the scheduler was shown them.
+    pub shown_pods: BTreeMap<Key, PodView>,
+    /// Every Event that was recorded: what about, and its reason.
+    pub recorded: Vec<(String, String)>,
     /// Watch events not yet delivered.
     pub undelivered: VecDeque<Input>,
     /// Actions not yet carried out.
@@ -61,7 +71,9 @@ pub struct World {
 impl World {
     pub fn new(min_size: i64, max_size: i64) -> Self {
         let settings = Settings {
-            defaults: Defaults::default(),
+            defaults: runtimes::defaults(),
+            namespace: "system".into(),
+            validation_timeout: SignedDuration::from_secs(300),
             cluster_domain: "cluster.local".into(),
             agent_deadline: SignedDuration::from_secs(30),
             refill_per_second: 100,
@@ -76,6 +88,12 @@ impl World {
             pods: BTreeMap::new(),
             pool: PoolView::default(),
             has_room: true,
+            runtimes: BTreeMap::new(),
+            profiles: BTreeMap::new(),
+            runtime_classes: BTreeMap::new(),
+            broken: BTreeMap::new(),
+            shown_pods: BTreeMap::new(),
+            recorded: Vec::new(),
             undelivered: VecDeque::new(),
             under_way: Vec::new(),
             refusals: BTreeMap::new(),
@@ -100,11 +118,9 @@ impl World {
             },
             status: WarmPoolStatus::default(),
         };
-        let runtime = RuntimeView {
-            identity: world.identity("python"),
-            object: runtime(),
-        };
-        world.lists(runtime);
+        world.add_runtime("python", "image");
+        world.undelivered.clear();
+        world.lists();
         for node in NODES {
             world.stream_up(node);
         }
@@ -113,7 +129,7 @@ impl World {
     }
 
     /// The first lists, as they are now.
-    fn lists(&mut self, runtime: RuntimeView) {
+    fn lists(&mut self) {
         let nodes = NODES
             .iter()
             .map(|n| NodeView {
@@ -123,8 +139,11 @@ impl World {
             .collect();
         for input in [
             Input::Node(Change::Replace(nodes)),
-            Input::Runtime(Change::Replace(vec![runtime])),
-            Input::Profile(Change::Replace(vec![])),
+            Input::Runtime(Change::Replace(self.runtimes.values().cloned().collect())),
+            Input::Profile(Change::Replace(self.profiles.values().cloned().collect())),
+            Input::RuntimeClass(Change::Replace(
+                self.runtime_classes.values().cloned().collect(),
+            )),
             Input::Volume(Change::Replace(vec![])),
             Input::Pool(Change::Replace(vec![self.pool.clone()])),
             Input::WarmPod(Change::Replace(self.warm_pods.values().cloned().collect())),
@@ -138,7 +157,9 @@ impl World {
     /// The scheduler dies with all it had under way, and a new one starts from lists.
     pub fn restart_scheduler(&mut self) {
         let settings = Settings {
-            defaults: Defaults::default(),
+            defaults: runtimes::defaults(),
+            namespace: "system".into(),
+            validation_timeout: SignedDuration::from_secs(300),
             cluster_domain: "cluster.local".into(),
             agent_deadline: SignedDuration::from_secs(30),
             refill_per_second: 100,
@@ -149,11 +170,7 @@ impl World {
         self.under_way.clear();
         self.undelivered.clear();
         self.streams.clear();
-        let runtime = RuntimeView {
-            identity: self.identity("python"),
-            object: runtime(),
-        };
-        self.lists(runtime);
+        self.lists();
         for node in NODES {
             self.stream_up(node);
         }
@@ -176,9 +193,10 @@ impl World {
     }
 
     pub fn handle(&mut self, input: Input) {
+        self.show_pods(&input);
         self.index.handle(input, self.now);
         let actions = self.index.decide(self.now);
-        self.under_way.extend(actions);
+        self.take_up(actions);
         self.index.take_notices();
     }
 
@@ -188,7 +206,7 @@ impl World {
             .checked_add(SignedDuration::from_millis(milliseconds))
             .unwrap();
         let actions = self.index.decide(self.now);
-        self.under_way.extend(actions);
+        self.take_up(actions);
     }
 
     pub fn deliver(&mut self, count: usize) {
@@ -358,11 +376,15 @@ impl World {
 
     /// A pod starts, and its node's agent arms it.
     pub fn pod_becomes_ready(&mut self, key: &Key) {
-        let now = self.now;
+        let (now, broken) = (self.now, self.is_broken(key));
         let Some(view) = self.warm_pods.get_mut(key) else {
             return;
         };
-        if view.phase.is_some() || view.claim != Claim::Free || !self.pods.contains_key(key) {
+        if view.phase.is_some()
+            || view.claim != Claim::Free
+            || !self.pods.contains_key(key)
+            || broken
+        {
             return;
         }
         let node = NODES[key.name.len() * usize::from(key.name.as_bytes()[key.name.len() - 1]) % 2];
@@ -370,6 +392,7 @@ impl World {
         view.node = Some(node.into());
         view.ready_at = Some(now);
         self.warm_pod_event(key);
+        self.pod_runs(key);
     }
 
     /// The agent of a WarmPod's node publishes the sandbox it is assigned to (W2), with the rules of the CRD.
@@ -454,6 +477,13 @@ impl World {
                 key,
                 outcome: Outcome::Failed,
             })),
+            Done::Trial { runtime, pod, .. } if !answered => {
+                self.handle(Input::Done(Done::Trial {
+                    runtime,
+                    pod,
+                    outcome: Outcome::Failed,
+                }));
+            }
             done => self.handle(Input::Done(done)),
         }
     }
@@ -583,15 +613,17 @@ impl World {
                 self.warm_pods.insert(create.key.clone(), view.clone());
                 self.undelivered
                     .push_back(Input::WarmPod(Change::Upsert(view)));
-                self.create_pod(&create.key);
+                self.create_pod(&create.key, &create.template);
                 Done::WarmPod {
                     key: create.key,
                     outcome: Outcome::Done,
                 }
             }
-            Action::CreatePod { warm_pod, .. } => {
+            Action::CreatePod {
+                warm_pod, template, ..
+            } => {
                 let key = Key::from(&warm_pod);
-                self.create_pod(&key);
+                self.create_pod(&key, &template);
                 Done::WarmPod {
                     key,
                     outcome: Outcome::Done,
@@ -642,7 +674,13 @@ impl World {
                 node,
                 outcome: Outcome::Done,
             },
-            Action::Record { .. } => return None,
+            Action::Validate(_) | Action::RemoveTrial { .. } | Action::RuntimeStatus { .. } => {
+                return self.execute_of_runtime(action);
+            }
+            Action::Record { about, event } => {
+                self.recorded.push((about.name, event.reason));
+                return None;
+            }
         })
     }
 
@@ -741,7 +779,7 @@ impl World {
         }
     }
 
-    fn create_pod(&mut self, key: &Key) {
+    fn create_pod(&mut self, key: &Key, template: &PodTemplate) {
         let Some(owner) = self.warm_pods.get(key).map(|v| v.identity.uid.clone()) else {
             return;
         };
@@ -752,6 +790,7 @@ impl World {
             identity: self.identity(&key.name),
             owner: PodOwner::WarmPod(owner),
             managed: true,
+            image_hash: Some(image_hash(&template.image, &template.command)),
             ..PodView::default()
         };
         self.pods.insert(key.clone(), view.clone());
@@ -786,6 +825,7 @@ impl World {
                 self.place_again(&key);
                 self.publish_cold(&key);
             }
+            self.trials_run();
             self.advance(500);
         }
     }
@@ -793,20 +833,4 @@ impl World {
     pub fn conditions(&self, uid: &str) -> &[Condition] {
         &self.sandboxes[uid].conditions
     }
-}
-
-fn runtime() -> RuntimeEnvironment {
-    let mut runtime = RuntimeEnvironment::new(
-        "python",
-        RuntimeEnvironmentSpec {
-            image: "image".into(),
-            language: "python".into(),
-            ..RuntimeEnvironmentSpec::default()
-        },
-    );
-    runtime.metadata = ObjectMeta {
-        name: Some("python".into()),
-        ..ObjectMeta::default()
-    };
-    runtime
 }

@@ -105,11 +105,13 @@ mod tests {
             "ClusterRoleBinding",
             "Namespace",
             "CustomResourceDefinition",
+            "ValidatingAdmissionPolicy",
+            "ValidatingAdmissionPolicyBinding",
         ];
         for (values, count) in [
-            (&[][..], 20),
-            (&["--values", EVERY_OPTION], 15),
-            (&["--set", "fullnameOverride=other"], 20),
+            (&[][..], 22),
+            (&["--values", EVERY_OPTION], 18),
+            (&["--set", "fullnameOverride=other"], 22),
         ] {
             let objects = render(values);
             assert_eq!(objects.len(), count, "{values:?}");
@@ -143,6 +145,7 @@ mod tests {
             "--preload-timeout-seconds=60",
             "--cluster-domain=example.internal",
             "--high-runtime-class=gvisor",
+            "--validation-timeout-seconds=60",
             "--cpu-overcommit=2.5",
             "--memory-overcommit=1.2",
             "--log-format=text",
@@ -181,6 +184,8 @@ mod tests {
             "nodeAgent.privileged=true",
             "unheard=of",
             "overcommit.cpu=0.5",
+            "runtimes.validationTimeoutSeconds=1",
+            "prePull.images[0].imagee=x",
             "scheduler.leaseDurationSeconds=61",
             "scheduler.replicas=0",
             "log.format=xml",
@@ -250,6 +255,80 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn images_are_pulled_in_advance_where_any_are_named_and_by_nothing_with_a_right() {
+        let name = "pilotlight-pre-pull";
+        let is_pre_pull = |object: &Value| object["metadata"]["name"] == name;
+        assert!(!render(&[]).iter().any(is_pre_pull));
+        let objects = render(&["--values", EVERY_OPTION]);
+        let pre_pull = find(&objects, "DaemonSet", name);
+        let pod = &pre_pull["spec"]["template"]["spec"];
+        assert_eq!(
+            pod["nodeSelector"],
+            json!({pilotlight_common::names::AGENT_READY_LABEL: pilotlight_common::names::AGENT_READY})
+        );
+        assert_eq!(pod["imagePullSecrets"], json!([{"name": "registry"}]));
+        let images = pod["initContainers"].as_array().unwrap();
+        let commands: Vec<(&Value, &Value)> = images
+            .iter()
+            .map(|container| (&container["image"], &container["command"]))
+            .collect();
+        assert_eq!(
+            commands,
+            [
+                (
+                    &json!("registry.example/python:3.13"),
+                    &json!(["/bin/sh", "-c", "exit 0"])
+                ),
+                (
+                    &json!("registry.example/distroless:1"),
+                    &json!(["/app", "--version"])
+                ),
+            ]
+        );
+        assert_eq!(
+            container(pre_pull, "pause")["image"],
+            "registry.example/pause:1"
+        );
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        for container in images.iter().chain(pod["containers"].as_array().unwrap()) {
+            assert_eq!(
+                container["securityContext"],
+                json!({
+                    "allowPrivilegeEscalation": false,
+                    "readOnlyRootFilesystem": true,
+                    "capabilities": {"drop": ["ALL"]},
+                })
+            );
+            assert!(container["resources"]["limits"]["memory"].is_string());
+        }
+    }
+
+    #[test]
+    fn the_deletion_of_a_runtime_in_use_is_warned_of_and_never_blocked() {
+        let objects = render(&[]);
+        let name = "pilotlight-runtime-in-use";
+        let policy = find(&objects, "ValidatingAdmissionPolicy", name);
+        assert_eq!(policy["spec"]["failurePolicy"], "Ignore");
+        assert_eq!(
+            policy["spec"]["matchConstraints"]["resourceRules"],
+            json!([{
+                "apiGroups": [pilotlight_common::kinds::GROUP],
+                "apiVersions": [pilotlight_common::kinds::VERSION],
+                "operations": ["DELETE"],
+                "resources": ["runtimeenvironments"],
+            }])
+        );
+        let uses = policy["spec"]["variables"][0]["expression"].to_string();
+        assert!(uses.contains(pilotlight_common::names::conditions::IN_USE));
+        let binding = find(&objects, "ValidatingAdmissionPolicyBinding", name);
+        assert_eq!(
+            binding["spec"],
+            json!({"policyName": name, "validationActions": ["Warn"]})
+        );
     }
 
     #[test]
@@ -361,8 +440,10 @@ mod tests {
                 "llmsafespace.dev/warmpods: create delete get list watch",
                 "llmsafespace.dev/warmpods/status: patch",
                 "/pods: create delete get list watch",
+                "/persistentvolumeclaims: create get list patch watch",
                 "/services: create get list watch",
                 "/nodes: get list patch watch",
+                "node.k8s.io/runtimeclasses: get list watch",
                 "events.k8s.io/events: create patch",
                 "authentication.k8s.io/tokenreviews: create",
             ],
