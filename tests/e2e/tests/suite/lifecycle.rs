@@ -39,19 +39,27 @@ fn a_sandbox_deleted_in_the_middle_of_its_assignment_leaves_nothing_behind() {
             let name = format!("midway-{round}");
             scene.create(&name).await?;
             match round % 3 {
-                // As soon as its WarmPod is seen assigned: the agent is arming it.
+                // As soon as a WarmPod is seen assigned to it, and the agent is arming it; or, where the pool is
+                // empty by now, as soon as its own pod is there.
                 0 => {
-                    let assigned = name.clone();
-                    scene
-                        .warm_pods
-                        .expect_all(move |all| {
-                            let of = |o: &DynamicObject| {
-                                text(o, "/status/sandboxName") == Some(assigned.as_str())
-                            };
-                            all.values().any(of)
-                        })
-                        .within(PATIENCE)
-                        .await?;
+                    let (assigned, owned) = (name.clone(), name.clone());
+                    let warm = scene.warm_pods.expect_all(move |all| {
+                        let of = |o: &DynamicObject| {
+                            text(o, "/status/sandboxName") == Some(assigned.as_str())
+                        };
+                        all.values().any(of)
+                    });
+                    let cold = scene.pods.expect_all(move |all| {
+                        let owners = |o: &DynamicObject| {
+                            let owners = o.metadata.owner_references.clone().unwrap_or_default();
+                            owners.iter().any(|owner| owner.name == owned)
+                        };
+                        all.values().any(owners)
+                    });
+                    tokio::select! {
+                        seen = warm.within(PATIENCE) => seen?,
+                        seen = cold.within(PATIENCE) => seen?,
+                    };
                 }
                 // At once: mostly before W1.
                 1 => {}
