@@ -35,6 +35,11 @@ pub fn warm_pools() -> ApiResource {
     resource(GROUP, VERSION, "WarmPool", "warmpools")
 }
 
+/// SandboxProfiles, as JSON.
+pub fn profiles() -> ApiResource {
+    resource(GROUP, VERSION, "SandboxProfile", "sandboxprofiles")
+}
+
 /// RuntimeEnvironments, as JSON.
 pub fn runtimes() -> ApiResource {
     resource(GROUP, VERSION, "RuntimeEnvironment", "runtimeenvironments")

@@ -135,17 +135,17 @@ impl Faults {
         Ok(halted)
     }
 
-    /// Stops a part of the cluster, such as `node-1/kubelet`.
-    pub async fn stop(&self, component: &'static str) -> Result<()> {
-        let cluster = self.cluster.clone();
-        tokio::task::spawn_blocking(move || cluster.component(component)?.stop()).await??;
+    /// Stops a part of the cluster, such as `node-1/kubelet`, or a whole node with its pods.
+    pub async fn stop(&self, component: &str) -> Result<()> {
+        let (cluster, component) = (self.cluster.clone(), component.to_owned());
+        tokio::task::spawn_blocking(move || cluster.component(&component)?.stop()).await??;
         Ok(())
     }
 
     /// Starts it again.
-    pub async fn start(&self, component: &'static str) -> Result<()> {
-        let cluster = self.cluster.clone();
-        tokio::task::spawn_blocking(move || cluster.component(component)?.start()).await??;
+    pub async fn start(&self, component: &str) -> Result<()> {
+        let (cluster, component) = (self.cluster.clone(), component.to_owned());
+        tokio::task::spawn_blocking(move || cluster.component(&component)?.start()).await??;
         Ok(())
     }
 

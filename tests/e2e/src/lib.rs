@@ -6,6 +6,8 @@
 
 pub mod environment;
 pub mod faults;
+pub mod inside;
 pub mod ledger;
 pub mod scene;
+pub mod stage;
 pub mod state;

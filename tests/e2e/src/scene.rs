@@ -63,6 +63,7 @@ where
                 eprintln!("cannot clear {}: {error:#}", scene.namespace);
             }
         }
+        scene.clear_runtimes().await?;
         objects::delete_namespace(&environment.client, &scene.namespace).await?;
         result
     });

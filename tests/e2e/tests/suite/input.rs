@@ -1,52 +1,14 @@
 //! Bad input is refused with a reason, and hurts nobody else.
 
-use std::time::{Duration, Instant};
-
 use anyhow::{Context, Result, ensure};
 use kube::api::{Api, DynamicObject};
 use pilotlight_bench::hub::Hub;
-use pilotlight_bench::objects::{self, text};
+use pilotlight_bench::objects;
 use pilotlight_e2e::environment::{PATIENCE, RUNTIME};
 use pilotlight_e2e::faults::Faults;
 use pilotlight_e2e::scene::{Scene, scene};
 use pilotlight_e2e::state::{condition, not_ready_reason};
 use serde_json::json;
-
-/// Far above what an assignment takes, far below any retry or resync.
-const SOON: Duration = Duration::from_secs(3);
-
-/// Another sandbox is served as if nothing were wrong.
-async fn others_are_served(scene: &Scene, name: &str) -> Result<()> {
-    let start = Instant::now();
-    scene.create(name).await?;
-    scene.running(name).await?;
-    let took = start.elapsed();
-    ensure!(took < SOON, "another sandbox took {took:?}");
-    Ok(())
-}
-
-/// A Warning event about the object, with this reason.
-async fn warned(scene: &Scene, about: &str, reason: &'static str) -> Result<()> {
-    let events = Hub::open(objects::api(
-        scene.client(),
-        &scene.namespace,
-        &objects::events(),
-    ))
-    .await?;
-    let about = about.to_owned();
-    events
-        .expect_all(move |all| {
-            all.values().any(|e| {
-                text(e, "/involvedObject/name") == Some(&about)
-                    && text(e, "/reason") == Some(reason)
-                    && text(e, "/type") == Some("Warning")
-            })
-        })
-        .within(PATIENCE)
-        .await
-        .with_context(|| format!("no Warning {reason}"))?;
-    Ok(())
-}
 
 #[test]
 fn an_unknown_runtime_is_refused_aloud_and_served_once_it_exists() {
@@ -63,8 +25,8 @@ fn an_unknown_runtime_is_refused_aloud_and_served_once_it_exists() {
             accepted["status"] == "False" && accepted["reason"] == "RuntimeNotFound",
             "{accepted}"
         );
-        warned(&scene, "waiting", "RuntimeNotFound").await?;
-        others_are_served(&scene, "other").await?;
+        scene.warned("waiting", "RuntimeNotFound").await?;
+        scene.others_are_served("other").await?;
 
         // Of the same image, and so of the same shape as the pool's pods.
         let runtimes: Api<DynamicObject> =
@@ -101,8 +63,8 @@ fn an_impossible_quantity_is_refused_with_a_condition() {
         bad.data["spec"]["resources"]["memory"] = "99999999999999999999Gi".into();
         scene.create_with(scene.client(), &bad).await?;
         scene.waits_for("bad", "InvalidResources").await?;
-        warned(&scene, "bad", "InvalidResources").await?;
-        others_are_served(&scene, "other").await
+        scene.warned("bad", "InvalidResources").await?;
+        scene.others_are_served("other").await
     });
 }
 
@@ -120,8 +82,8 @@ fn a_pool_with_min_above_max_is_refused_aloud_and_no_other_pool_suffers() {
             .within(PATIENCE)
             .await
             .context("the pool does not say InvalidPoolSize")?;
-        warned(&scene, "bad", "InvalidPoolSize").await?;
-        others_are_served(&scene, "other").await
+        scene.warned("bad", "InvalidPoolSize").await?;
+        scene.others_are_served("other").await
     });
 }
 
@@ -143,7 +105,7 @@ fn an_object_that_does_not_parse_does_not_stop_the_watches() {
 }
 
 async fn beside_unreadable(scene: &Scene) -> Result<()> {
-    others_are_served(scene, "after-bad-event").await?;
+    scene.others_are_served("after-bad-event").await?;
     // Lists contain it too, not only events.
     if let Some(faults) = Faults::of(scene.environment) {
         let leader = faults.leader().await?;
@@ -152,5 +114,5 @@ async fn beside_unreadable(scene: &Scene) -> Result<()> {
         scene.running("after-bad-list").await?;
         faults.healed().await?;
     }
-    others_are_served(scene, "after-all").await
+    scene.others_are_served("after-all").await
 }

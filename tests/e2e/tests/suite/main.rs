@@ -4,8 +4,14 @@
 mod assignment;
 mod auth;
 mod cold;
+mod ends;
 mod faults;
+mod fields;
+mod hostile;
 mod input;
 mod lifecycle;
+mod pools;
+mod profiles;
 mod refusal;
+mod runtimes;
 mod storage;
