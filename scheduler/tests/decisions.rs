@@ -409,8 +409,9 @@ fn apply(world: &mut World, step: &Step) {
             }
         }
         Step::PublishCold(n) => {
-            let key = world.cold_pods().into_iter().nth(n);
-            key.iter().for_each(|key| world.publish_cold(key));
+            if let Some(key) = world.cold_pods().get(n) {
+                world.publish_cold(key);
+            }
         }
         Step::ColdEnds(n) => {
             // Of a published one the sandbox would rightly fail.

@@ -211,7 +211,7 @@ impl State {
                     .assign(replica, assignment, stage, now.time);
             }
             StreamMessage::Release { owner, sandbox_uid } => {
-                self.assignments.release(replica, &(owner.uid, sandbox_uid))
+                self.assignments.release(replica, &(owner.uid, sandbox_uid));
             }
             StreamMessage::Bookmark => {}
         }
