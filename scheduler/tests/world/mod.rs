@@ -70,13 +70,18 @@ pub struct World {
 
 impl World {
     pub fn new(min_size: i64, max_size: i64) -> Self {
+        Self::with_refill(min_size, max_size, 100)
+    }
+
+    /// A world whose scheduler makes so many pods a second.
+    pub fn with_refill(min_size: i64, max_size: i64, refill_per_second: u32) -> Self {
         let settings = Settings {
             defaults: runtimes::defaults(),
             namespace: "system".into(),
             validation_timeout: SignedDuration::from_secs(300),
             cluster_domain: "cluster.local".into(),
             agent_deadline: SignedDuration::from_secs(30),
-            refill_per_second: 100,
+            refill_per_second,
             preload_timeout: SignedDuration::from_secs(300),
             nonce: "test".into(),
         };
