@@ -223,7 +223,36 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    #[test]
+    fn every_metric_stands_in_the_documentation_and_nothing_else_does() {
+        let metrics = Metrics::default();
+        // A family shows itself with its first member only.
+        metrics.refused(AgentRefusal::PodGone);
+        metrics.wrote("sandbox", "ok");
+        metrics.stream_ended("closed");
+        metrics.reported("ok");
+        let text = metrics.text();
+        let registered: BTreeSet<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE pilotlight_agent_"))
+            .filter_map(|line| line.split(' ').next())
+            .collect();
+        let documentation = include_str!("../../docs/operations.md");
+        let documented: BTreeSet<&str> = documentation
+            .lines()
+            .skip_while(|line| !line.starts_with("| agent ("))
+            .skip(1)
+            .take_while(|line| line.starts_with('|'))
+            .filter_map(|line| line.split('|').nth(1))
+            .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+            .map(|name| name.trim_end_matches("_total"))
+            .collect();
+        assert_eq!(documented, registered);
+    }
 
     #[test]
     fn the_text_has_the_names_that_dashboards_use() {

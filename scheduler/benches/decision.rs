@@ -56,6 +56,7 @@ impl Cluster {
             agent_deadline: SignedDuration::from_secs(30),
             refill_per_second: 10,
             preload_timeout: SignedDuration::from_secs(300),
+            finished_ttl: None,
             nonce: "bench".into(),
         };
         let now = Timestamp::from_second(1_000_000).unwrap();

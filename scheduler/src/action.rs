@@ -62,6 +62,11 @@ pub enum Action {
     },
     /// Writes a sandbox's phase and conditions, at the revision they were computed from.
     SandboxStatus(Box<SandboxStatusWrite>),
+    /// Deletes a sandbox that is over.
+    DeleteSandbox {
+        /// The sandbox.
+        sandbox: ObjectId,
+    },
     /// Writes a pool's status.
     PoolStatus {
         /// The pool.
@@ -236,7 +241,7 @@ pub enum Done {
         /// What came of it.
         outcome: Outcome,
     },
-    /// An [`Action::SandboxStatus`].
+    /// An [`Action::SandboxStatus`] or [`Action::DeleteSandbox`].
     Sandbox {
         /// UID of the sandbox.
         uid: String,

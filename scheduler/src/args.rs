@@ -93,6 +93,9 @@ pub struct Args {
     /// Seconds that the pod which shows whether a runtime works may take to become ready.
     #[arg(long, env = "PILOTLIGHT_VALIDATION_TIMEOUT_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(10..=3600))]
     pub validation_timeout_seconds: u32,
+    /// Seconds after its end at which a Sandbox is deleted; none means never.
+    #[arg(long, env = "PILOTLIGHT_FINISHED_TTL_SECONDS", value_parser = clap::value_parser!(u32))]
+    pub finished_ttl_seconds: Option<u32>,
     /// CPU limit over CPU request of sandbox pods.
     #[arg(long, env = "PILOTLIGHT_CPU_OVERCOMMIT", default_value_t = 1.0, value_parser = overcommit)]
     pub cpu_overcommit: f64,

@@ -150,6 +150,9 @@ fn settings(args: &Args) -> Settings {
         agent_deadline: SignedDuration::from_secs(args.agent_deadline_seconds.into()),
         refill_per_second: args.refill_per_second,
         preload_timeout: SignedDuration::from_secs(args.preload_timeout_seconds.into()),
+        finished_ttl: args
+            .finished_ttl_seconds
+            .map(|seconds| SignedDuration::from_secs(seconds.into())),
         nonce: format!("{}/{:x}", args.identity, rand::random::<u64>()),
     }
 }

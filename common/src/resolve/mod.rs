@@ -29,7 +29,7 @@ pub use preload::{
 };
 pub use profile::check_profile;
 pub use runtime::resolve_runtime;
-pub use sandbox::{ResolvedSandbox, resolve_sandbox};
+pub use sandbox::{ResolvedSandbox, check_edit, resolve_sandbox};
 pub use template::{PodTemplate, image_hash};
 
 /// CPU limit of a sandbox that says none (the seed's default).

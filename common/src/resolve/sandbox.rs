@@ -1,6 +1,6 @@
 //! What a Sandbox asks for, made explicit.
 
-use crate::kinds::{RuntimeEnvironment, SandboxProfile, SandboxSpec, Storage};
+use crate::kinds::{NetworkAccess, RuntimeEnvironment, SandboxProfile, SandboxSpec, Storage};
 use crate::quantity::Bytes;
 use crate::reasons::{Reason, Refusal};
 
@@ -44,20 +44,8 @@ pub fn resolve_sandbox(
             "resources.cpuPinning is true, and no node can pin CPUs yet; leave it out",
         ));
     }
-    // Even an empty list asks for something: for no egress at all.
-    if network_access.is_some() {
-        return Err(Refusal::new(
-            Reason::NetworkRulesUnavailable,
-            "networkAccess asks for rules, and no node enforces them yet; leave it out",
-        ));
-    }
-    let volume = match storage {
-        Some(Storage {
-            persistent: Some(true),
-            volume_size: size,
-        }) => Some(volume_size(size.as_deref(), defaults)?),
-        Some(Storage { .. }) | None => None,
-    };
+    network(network_access.as_ref())?;
+    let volume = volume(storage.as_ref(), defaults)?;
     let template = template(
         namespace,
         &Asked {
@@ -76,4 +64,32 @@ pub fn resolve_sandbox(
         timeout_seconds: timeout.unwrap_or(DEFAULT_TIMEOUT_SECONDS),
         volume,
     })
+}
+
+/// Whether what may be edited of a Sandbox that runs can be fulfilled. The rest of its spec is fixed, so nothing else
+/// about it can be refused any more.
+pub fn check_edit(spec: &SandboxSpec, defaults: &Defaults) -> Result<(), Refusal> {
+    network(spec.network_access.as_ref())?;
+    volume(spec.storage.as_ref(), defaults).map(|_| ())
+}
+
+fn network(access: Option<&NetworkAccess>) -> Result<(), Refusal> {
+    // Even an empty list asks for something: for no egress at all.
+    if access.is_some() {
+        return Err(Refusal::new(
+            Reason::NetworkRulesUnavailable,
+            "networkAccess asks for rules, and no node enforces them yet; leave it out",
+        ));
+    }
+    Ok(())
+}
+
+fn volume(storage: Option<&Storage>, defaults: &Defaults) -> Result<Option<Bytes>, Refusal> {
+    match storage {
+        Some(Storage {
+            persistent: Some(true),
+            volume_size: size,
+        }) => Ok(Some(volume_size(size.as_deref(), defaults)?)),
+        Some(Storage { .. }) | None => Ok(None),
+    }
 }

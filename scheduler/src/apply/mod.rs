@@ -64,6 +64,24 @@ impl WriteError {
         }
     }
 
+    /// The kind of error, for metrics; none where it is no error that the object is gone.
+    fn category(&self) -> Option<&'static str> {
+        let code = match self {
+            Self::Timeout => return Some("api_timeout"),
+            Self::NotLeading => return Some("not_leading"),
+            Self::Api(kube::Error::Api(status)) => status.code,
+            Self::Api(_) => return Some("api_unreachable"),
+        };
+        match code {
+            404 => None,
+            401 | 403 => Some("api_forbidden"),
+            409 => Some("api_conflict"),
+            429 => Some("api_throttled"),
+            500.. => Some("api_server"),
+            _ => Some("api_invalid"),
+        }
+    }
+
     /// What it means for whoever asked for the write.
     fn outcome(&self) -> Outcome {
         match self.code() {
@@ -136,6 +154,10 @@ impl Applier {
         });
     }
 
+    #[allow(
+        clippy::too_many_lines,
+        reason = "one arm for each action, none of them long"
+    )]
     async fn carry_out(&self, action: Action) -> Option<Done> {
         if let Action::Assign(assign) = action {
             self.events.note_assignment();
@@ -229,6 +251,13 @@ impl Applier {
                     outcome: self.count("sandbox_status", &outcome),
                 }
             }
+            Action::DeleteSandbox { sandbox } => {
+                let outcome = self.delete_sandbox(&sandbox).await;
+                Done::Sandbox {
+                    uid: sandbox.uid,
+                    outcome: self.count("delete_sandbox", &outcome),
+                }
+            }
             Action::PoolStatus {
                 pool,
                 status,
@@ -277,13 +306,18 @@ impl Applier {
         &self,
         request: impl Future<Output = kube::Result<T>>,
     ) -> Result<T, WriteError> {
-        if !self.leadership.is_valid() {
-            return Err(WriteError::NotLeading);
+        let result = if self.leadership.is_valid() {
+            match tokio::time::timeout(WRITE_TIMEOUT, request).await {
+                Ok(result) => result.map_err(WriteError::from),
+                Err(_) => Err(WriteError::Timeout),
+            }
+        } else {
+            Err(WriteError::NotLeading)
+        };
+        if let Some(category) = result.as_ref().err().and_then(WriteError::category) {
+            self.metrics.count_error(category);
         }
-        match tokio::time::timeout(WRITE_TIMEOUT, request).await {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(WriteError::Timeout),
-        }
+        result
     }
 }
 

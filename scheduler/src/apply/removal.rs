@@ -113,6 +113,18 @@ impl Applier {
     }
 }
 
+impl Applier {
+    /// Deletes a sandbox that is over. (A final phase is never left, so the UID alone says that it is the right one.)
+    pub(super) async fn delete_sandbox(&self, sandbox: &ObjectId) -> Result<Outcome, WriteError> {
+        let api: Api<Sandbox> = Api::namespaced(self.cold.clone(), &sandbox.namespace);
+        let deleted = self
+            .write(api.delete(&sandbox.name, &delete_params(&sandbox.uid)))
+            .await;
+        gone_is_fine(deleted.map(|_| ()))?;
+        Ok(Outcome::Done)
+    }
+}
+
 /// Not found, or a successor of the same name: what was to be deleted is gone.
 pub(super) fn gone_is_fine(result: Result<(), WriteError>) -> Result<(), WriteError> {
     match result {

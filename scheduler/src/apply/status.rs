@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, Patch};
 use pilotlight_common::kinds::{Sandbox, WarmPool, WarmPoolStatus};
+use pilotlight_common::names::conditions::READY;
 use pilotlight_common::names::{AGENT_READY, AGENT_READY_LABEL};
 use pilotlight_common::stream::ObjectId;
 use serde_json::json;
@@ -25,7 +26,7 @@ impl Applier {
                 .write(pods.get_opt(&key.name))
                 .await?
                 .map(PodView::from);
-            if pod.is_some_and(|p| p.ended.is_none() && !p.identity.deleting) {
+            if pod.is_some_and(|p| p.lives()) {
                 return Ok(Outcome::Stale);
             }
         }
@@ -41,7 +42,13 @@ impl Applier {
         self.write(api.patch_status(&write.sandbox.name, &patch_params(), &patch))
             .await?;
         if let Some(event) = &write.event {
+            self.metrics.count_refusal(&event.reason);
             self.events.record(write.sandbox.clone(), event.clone());
+        }
+        if write.phase.is_final() {
+            let ready = write.conditions.iter().find(|c| c.type_ == READY);
+            let reason = ready.and_then(|c| c.reason.as_deref());
+            self.metrics.count_end(reason.unwrap_or_default());
         }
         Ok(Outcome::Done)
     }
@@ -57,6 +64,7 @@ impl Applier {
         self.write(api.patch_status(&pool.name, &patch_params(), &patch))
             .await?;
         if let Some(event) = event {
+            self.metrics.count_refusal(&event.reason);
             self.events.record(pool.clone(), event);
         }
         Ok(Outcome::Done)

@@ -73,6 +73,8 @@ impl Index {
         for key in members {
             self.touch_warm_pod(&key, now);
         }
+        // Whether the node can be reached is part of why a sandbox is not Ready.
+        self.dirty.sandboxes.extend(self.unready.iter().cloned());
     }
 
     pub(super) fn reported(&mut self, node: &str, report: NodeReport, now: Timestamp) {

@@ -7,6 +7,7 @@ use pilotlight_common::reasons::Refusal;
 use pilotlight_common::resolve::{ResolvedPool, ResolvedSandbox};
 use pilotlight_common::stream::NodeReport;
 
+use super::health::Health;
 use super::ready::Place;
 use super::{ColdStart, Pace};
 use crate::decide::{Needs, Preloading};
@@ -37,6 +38,8 @@ pub struct SandboxEntry {
     pub cold: ColdStart,
     /// The name of its runtime, while it counts among its users.
     pub uses_runtime: Option<String>,
+    /// How its pod fares, once it is published.
+    pub health: Health,
 }
 
 /// Where a warm pod stands in its pool.

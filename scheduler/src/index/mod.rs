@@ -10,6 +10,7 @@ mod catalog;
 mod cold;
 mod done;
 mod entries;
+mod health;
 mod names;
 mod observe;
 mod pace;
@@ -57,6 +58,8 @@ pub struct Settings {
     pub refill_per_second: u32,
     /// How long the preloads of a pool may take in one pod.
     pub preload_timeout: SignedDuration,
+    /// How long a sandbox is kept once it is over; none means until somebody deletes it.
+    pub finished_ttl: Option<SignedDuration>,
     /// Part of the names of created pods that differs between replicas and restarts.
     pub nonce: String,
 }
@@ -161,6 +164,8 @@ pub struct Index {
     pub(crate) claims: HashMap<String, BTreeSet<Key>>,
     /// UID of the sandbox that is published on a pod.
     pub(crate) published: HashMap<Key, String>,
+    /// UIDs of running sandboxes whose pod is not Ready.
+    pub(crate) unready: BTreeSet<String>,
     /// UIDs of sandboxes whose deletion was seen while a WarmPod was theirs.
     pub(crate) gone_sandboxes: BTreeSet<String>,
     pub(crate) dirty: Dirty,
@@ -179,8 +184,13 @@ pub struct Index {
 /// Something worth a metric; the engine takes these out after every decision.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Observation {
-    /// A sandbox was seen Running for the first time, this many seconds after its creation.
-    Published(f64),
+    /// A sandbox was seen Running for the first time.
+    Published {
+        /// Seconds since this replica saw it.
+        seconds: f64,
+        /// Whether on a pod that was made for it.
+        cold: bool,
+    },
     /// A sandbox found a ready pod at once.
     Hit,
     /// A sandbox found none.
@@ -222,6 +232,7 @@ impl Index {
             waiting: HashMap::new(),
             claims: HashMap::new(),
             published: HashMap::new(),
+            unready: BTreeSet::new(),
             gone_sandboxes: BTreeSet::new(),
             dirty: Dirty::default(),
             timers: BTreeSet::new(),
@@ -324,6 +335,33 @@ impl Index {
             }
         }
         (totals, self.waiting.values().map(BTreeSet::len).sum())
+    }
+
+    /// Pools by what they are: holding their minimum, not yet, or refused.
+    pub fn pool_states(&self) -> [(&'static str, usize); 3] {
+        let mut states = [("ready", 0), ("filling", 0), ("refused", 0)];
+        for pool in self.pools.values() {
+            let Some(view) = &pool.view else { continue };
+            let available = i64::try_from(pool.count(Class::Available)).unwrap_or(i64::MAX);
+            let state = match &pool.resolved {
+                Err(_) => 2,
+                Ok(_) if available < view.spec.min_size => 1,
+                Ok(_) => 0,
+            };
+            states[state].1 += 1;
+        }
+        states
+    }
+
+    /// Pods that all pools together are to keep ready.
+    pub fn pool_minimum(&self) -> i64 {
+        let minima = self.pools.values().filter_map(|pool| pool.view.as_ref());
+        minima.fold(0, |sum, view| sum.saturating_add(view.spec.min_size))
+    }
+
+    /// Running sandboxes whose pod is not Ready.
+    pub fn unready_sandboxes(&self) -> usize {
+        self.unready.len()
     }
 
     /// Nodes whose agent holds a stream to this replica.

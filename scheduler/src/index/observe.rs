@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use jiff::{SignedDuration, Timestamp};
 use pilotlight_common::kinds::SandboxPhase;
 
+use super::health::Health;
 use super::{ColdStart, Index, Kind, Observation, SandboxEntry, Timer, WarmPodEntry};
 use crate::action::{CreateWarmPod, EventNote};
 use crate::input::Change;
@@ -65,7 +66,12 @@ impl Index {
         {
             self.forget_sandbox(&old, now);
         }
-        let resolved = self.resolve_sandbox(&view);
+        // What it means follows from its spec; changes of runtimes and profiles resolve it again themselves.
+        let resolved = self
+            .sandboxes
+            .get(&uid)
+            .is_none_or(|entry| entry.view.spec != view.spec)
+            .then(|| self.resolve_sandbox(&view));
         let new_key = view.identity.key.clone();
         if let Some(entry) = self.sandboxes.get_mut(&uid) {
             if view.identity.revision < entry.view.identity.revision {
@@ -74,11 +80,13 @@ impl Index {
             let published = entry.view.phase != Some(SandboxPhase::Running)
                 && view.phase == Some(SandboxPhase::Running);
             entry.view = view;
-            entry.resolved = resolved;
+            if let Some(resolved) = resolved {
+                entry.resolved = resolved;
+            }
             if published {
                 self.note_published(&uid, now);
             }
-        } else {
+        } else if let Some(resolved) = resolved {
             self.timer(
                 now.saturating_add(WAITING_AFTER).unwrap_or(now),
                 Timer::Sandbox(uid.clone()),
@@ -97,12 +105,14 @@ impl Index {
                     counted: false,
                     cold: ColdStart::default(),
                     uses_runtime: None,
+                    health: Health::default(),
                 },
             );
         }
         if let Some(pod) = self.pod_of_sandbox(&uid) {
             self.published.insert(pod, uid.clone());
         }
+        self.note_health(&uid, now);
         self.sandbox_uids.insert(new_key, uid.clone());
         self.touch_sandbox(&uid);
     }
@@ -117,20 +127,21 @@ impl Index {
             .duration_since(entry.first_seen)
             .as_secs_f64()
             .max(0.0);
-        self.observations.push(Observation::Published(seconds));
+        let about = entry.view.identity.object_id();
         let pod = entry.view.pod_name.clone().unwrap_or_default();
         let cold = self.cold_pod(uid).map(|pod| pod.identity.created);
+        self.observations.push(Observation::Published {
+            seconds,
+            cold: cold.is_some(),
+        });
         let how = if let Some(created) = cold {
             self.pace.observe(started.duration_since(created));
             "published on a pod of its own,"
         } else {
             "published on warm pod"
         };
-        let Some(entry) = self.sandboxes.get(uid) else {
-            return;
-        };
         self.records.push((
-            entry.view.identity.object_id(),
+            about,
             EventNote {
                 kind: "Sandbox",
                 warning: false,
@@ -153,6 +164,7 @@ impl Index {
         let Some(entry) = self.sandboxes.remove(uid) else {
             return;
         };
+        self.unready.remove(uid);
         if self
             .sandbox_uids
             .get(&entry.view.identity.key)
@@ -404,7 +416,7 @@ impl Index {
     }
 
     /// The pod that a sandbox is published on.
-    fn pod_of_sandbox(&self, uid: &str) -> Option<Key> {
+    pub(super) fn pod_of_sandbox(&self, uid: &str) -> Option<Key> {
         let view = &self.sandboxes.get(uid)?.view;
         Some(Key {
             namespace: view.identity.key.namespace.clone(),
@@ -416,8 +428,9 @@ impl Index {
         self.dirty.pods.insert(key.clone());
         self.touch_warm_pod(key, now);
         // The WarmPod may be gone before its pod is.
-        if let Some(uid) = self.published.get(key) {
-            self.dirty.sandboxes.insert(uid.clone());
+        if let Some(uid) = self.published.get(key).cloned() {
+            self.note_health(&uid, now);
+            self.dirty.sandboxes.insert(uid);
         }
     }
 }

@@ -153,7 +153,7 @@ impl Index {
         }
         let pod = self.pod_of(key);
         let pod_lost = match pod {
-            Some(pod) => pod.ended.is_some() || pod.identity.deleting,
+            Some(pod) => !pod.lives(),
             None => {
                 entry.had_pod
                     || (entry.view.phase == Some(WarmPodPhase::Ready)

@@ -4,6 +4,7 @@
 //! memory and no decision can come to depend on a field that is not here.
 
 mod pod;
+mod trouble;
 mod volume;
 
 use jiff::Timestamp;
@@ -18,7 +19,8 @@ use pilotlight_common::kinds::{
 use pilotlight_common::names::{AGENT_READY, AGENT_READY_LABEL};
 use pilotlight_common::stream::ObjectId;
 
-pub use pod::{InitState, PodOwner, PodView, Trouble};
+pub use pod::{InitState, PodOwner, PodView};
+pub use trouble::Trouble;
 pub use volume::VolumeView;
 
 /// Namespace and name of an object; the namespace is empty for cluster-wide kinds.
@@ -143,6 +145,8 @@ pub struct SandboxView {
     pub pod_name: Option<String>,
     /// When it became Running.
     pub started: Option<Timestamp>,
+    /// When it reached its final phase.
+    pub finished: Option<Timestamp>,
     /// Conditions as written.
     pub conditions: Vec<Condition>,
 }
@@ -158,6 +162,7 @@ impl From<Sandbox> for SandboxView {
             phase: status.phase,
             pod_name: status.pod_name,
             started,
+            finished: status.finished_time.map(|t| t.0),
             conditions: status.conditions.unwrap_or_default(),
         }
     }

@@ -1,12 +1,16 @@
 //! What the index keeps of a pod: whose it is, where it runs, and what keeps it from running.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, Pod, PodStatus};
 use kube::ResourceExt;
+use pilotlight_common::fates::end;
 use pilotlight_common::kinds::GROUP;
-use pilotlight_common::names::{IMAGE_LABEL, MANAGED_BY, MANAGED_BY_LABEL, OwnerKind};
+use pilotlight_common::names::{
+    IMAGE_LABEL, MANAGED_BY, MANAGED_BY_LABEL, OwnerKind, PREPARED_CONDITION,
+};
 
 use super::Identity;
+use super::trouble::{Trouble, disruption, ended, hold_up, holds, unready};
 
 /// The object of this project that a pod belongs to, by UID.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -21,28 +25,6 @@ pub enum PodOwner {
     /// A RuntimeEnvironment: the pod shows whether it works.
     Runtime(String),
 }
-
-/// Why a pod does not run: a stable word and a sentence for people.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Trouble {
-    /// Stable word, fit for a condition's reason.
-    pub reason: String,
-    /// What happened, as the cluster says it.
-    pub message: String,
-}
-
-impl Trouble {
-    /// A trouble of this reason. The message is cut: part of it comes from outside.
-    pub fn new(reason: &str, message: &str) -> Self {
-        Self {
-            reason: reason.to_owned(),
-            message: message.chars().take(MAX_MESSAGE).collect(),
-        }
-    }
-}
-
-/// Longest message of a [`Trouble`]: a scheduler's on a large cluster can be much longer, and says no more.
-const MAX_MESSAGE: usize = 500;
 
 /// Where a pod stands whose init containers are not through yet.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -74,10 +56,41 @@ pub struct PodView {
     pub ready: bool,
     /// Where its init containers stand, until all of them are through.
     pub init: Option<InitState>,
+    /// Whether its node's agent vouches for it.
+    pub prepared: bool,
     /// What keeps it from running, where the cluster says so.
     pub hold_up: Option<Trouble>,
-    /// Why it can no longer run, where its containers have ended.
+    /// Why it is not Ready, where it is not and has a node.
+    pub unready: Option<Trouble>,
+    /// Why the cluster takes it away, where it does.
+    pub disruption: Option<Trouble>,
+    /// Why it can no longer run, or serve anybody: see [`super::trouble::ended`].
     pub ended: Option<Trouble>,
+}
+
+impl PodView {
+    /// Whether it can serve a sandbox, now or after a while.
+    pub fn lives(&self) -> bool {
+        self.ended.is_none() && !self.identity.deleting
+    }
+
+    /// How it ended, where it no longer lives.
+    pub fn end(&self) -> Option<Trouble> {
+        if self.lives() {
+            return None;
+        }
+        let deleted = || Trouble::new(end::POD_DELETED, "is being deleted");
+        let end = self.ended.as_ref().or(self.disruption.as_ref()).cloned();
+        Some(end.unwrap_or_else(deleted))
+    }
+
+    /// Takes over what an earlier state of the same pod still knew: the status keeps only the last run of a container
+    /// that runs again and again.
+    pub(crate) fn remember(&mut self, earlier: &Self) {
+        if let (Some(now), Some(before)) = (&mut self.init, &earlier.init) {
+            now.since = now.since.into_iter().chain(before.since).min();
+        }
+    }
 }
 
 impl From<Pod> for PodView {
@@ -94,22 +107,15 @@ impl From<Pod> for PodView {
             owner,
             owner_name,
             managed,
-            node,
             image_hash,
-            ready: condition(&status, "Ready").is_some_and(|(holds, _)| holds),
+            ready: holds(&status, "Ready"),
+            prepared: holds(&status, PREPARED_CONDITION),
             init: init(&status),
             hold_up: hold_up(&status),
+            unready: node.as_ref().and_then(|_| unready(&status)),
+            disruption: disruption(&status),
             ended: ended(&status),
-        }
-    }
-}
-
-impl PodView {
-    /// Takes over what an earlier state of the same pod still knew: the status keeps only the last run of a container
-    /// that runs again and again.
-    pub(crate) fn remember(&mut self, earlier: &Self) {
-        if let (Some(now), Some(before)) = (&mut self.init, &earlier.init) {
-            now.since = now.since.into_iter().chain(before.since).min();
+            node,
         }
     }
 }
@@ -142,11 +148,11 @@ fn init(status: &PodStatus) -> Option<InitState> {
 
 fn owner(pod: &Pod) -> (PodOwner, String) {
     let group = format!("{GROUP}/");
-    let ours = pod
+    let mut ours = pod
         .owner_references()
         .iter()
         .filter(|o| o.api_version.starts_with(&group));
-    ours.filter_map(|o| {
+    ours.find_map(|o| {
         let uid = o.uid.clone();
         let owner = match OwnerKind::of(&o.kind)? {
             OwnerKind::WarmPod => PodOwner::WarmPod(uid),
@@ -155,69 +161,7 @@ fn owner(pod: &Pod) -> (PodOwner, String) {
         };
         Some((owner, o.name.clone()))
     })
-    .next()
     .unwrap_or_default()
-}
-
-/// Whether a condition holds, and its message.
-fn condition<'a>(status: &'a PodStatus, name: &str) -> Option<(bool, &'a str)> {
-    let found = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|c| c.type_ == name)?;
-    Some((
-        found.status == "True",
-        found.message.as_deref().unwrap_or_default(),
-    ))
-}
-
-/// What keeps a pod from running: no node for it, an image that cannot be had, a container that ends again and again.
-fn hold_up(status: &PodStatus) -> Option<Trouble> {
-    if let Some((false, message)) = condition(status, "PodScheduled") {
-        return Some(Trouble::new("PodUnschedulable", message));
-    }
-    let containers = status
-        .init_container_statuses
-        .iter()
-        .chain(&status.container_statuses)
-        .flatten();
-    containers.filter_map(waiting).next()
-}
-
-/// What a waiting container waits for, where that is no part of an ordinary start.
-fn waiting(container: &ContainerStatus) -> Option<Trouble> {
-    let waiting = container.state.as_ref()?.waiting.as_ref()?;
-    let said = waiting.message.as_deref().unwrap_or_default();
-    let word = match waiting.reason.as_deref()? {
-        "ErrImagePull"
-        | "ImagePullBackOff"
-        | "InvalidImageName"
-        | "ErrImageNeverPull"
-        | "ImageInspectError"
-        | "RegistryUnavailable" => "ImagePullFailed",
-        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
-            "ContainerNotCreated"
-        }
-        "CrashLoopBackOff" => "ContainerCrashing",
-        _ => return None,
-    };
-    Some(Trouble::new(
-        word,
-        &format!("container {}: {said}", container.name),
-    ))
-}
-
-fn ended(status: &PodStatus) -> Option<Trouble> {
-    if !matches!(status.phase.as_deref(), Some("Failed" | "Succeeded")) {
-        return None;
-    }
-    let reason = status.reason.as_deref().unwrap_or("ContainersEnded");
-    let message = status
-        .message
-        .as_deref()
-        .unwrap_or("its containers have ended");
-    Some(Trouble::new(reason, message))
 }
 
 #[cfg(test)]

@@ -14,13 +14,13 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
 use pilotlight_common::kinds::{
-    Condition, PoolResources, SandboxPhase, SandboxResources, SandboxSpec, WarmPodPhase,
-    WarmPoolSpec, WarmPoolStatus,
+    Condition, ConditionStatus, PoolResources, SandboxPhase, SandboxResources, SandboxSpec,
+    WarmPodPhase, WarmPoolSpec, WarmPoolStatus,
 };
 use pilotlight_common::names::OwnerKind;
 use pilotlight_common::resolve::{PodTemplate, image_hash};
 use pilotlight_common::stream::{AgentRefusal, NodeReport, RefusedAssignment};
-use pilotlight_scheduler::action::{Action, AssignOutcome, ColdOutcome, Done, Outcome};
+use pilotlight_scheduler::action::{Action, AssignOutcome, ColdOutcome, Done, EventNote, Outcome};
 use pilotlight_scheduler::index::{Index, Settings};
 use pilotlight_scheduler::input::{Change, Input};
 use pilotlight_scheduler::view::{
@@ -63,6 +63,11 @@ pub struct World {
     pub claims_ever: BTreeMap<String, String>,
     /// Pods ever published, by sandbox UID.
     pub published_ever: BTreeMap<String, String>,
+    /// Events about sandboxes, as they were recorded.
+    pub events: Vec<EventNote>,
+    /// Status writes of sandboxes by the scheduler.
+    pub status_writes: usize,
+    finished_ttl: Option<SignedDuration>,
     revision: u64,
     next: u64,
     streams: BTreeMap<String, u64>,
@@ -70,11 +75,25 @@ pub struct World {
 
 impl World {
     pub fn new(min_size: i64, max_size: i64) -> Self {
-        Self::with_refill(min_size, max_size, 100)
+        Self::with(min_size, max_size, 100, None)
     }
 
     /// A world whose scheduler makes so many pods a second.
     pub fn with_refill(min_size: i64, max_size: i64, refill_per_second: u32) -> Self {
+        Self::with(min_size, max_size, refill_per_second, None)
+    }
+
+    /// A world whose scheduler deletes sandboxes so long after their end.
+    pub fn with_finished_ttl(min_size: i64, max_size: i64, ttl: Option<SignedDuration>) -> Self {
+        Self::with(min_size, max_size, 100, ttl)
+    }
+
+    fn with(
+        min_size: i64,
+        max_size: i64,
+        refill_per_second: u32,
+        finished_ttl: Option<SignedDuration>,
+    ) -> Self {
         let settings = Settings {
             defaults: runtimes::defaults(),
             namespace: "system".into(),
@@ -83,6 +102,7 @@ impl World {
             agent_deadline: SignedDuration::from_secs(30),
             refill_per_second,
             preload_timeout: SignedDuration::from_secs(300),
+            finished_ttl,
             nonce: "test".into(),
         };
         let mut world = Self {
@@ -104,6 +124,9 @@ impl World {
             refusals: BTreeMap::new(),
             claims_ever: BTreeMap::new(),
             published_ever: BTreeMap::new(),
+            events: Vec::new(),
+            status_writes: 0,
+            finished_ttl,
             revision: 1,
             next: 0,
             streams: BTreeMap::new(),
@@ -169,6 +192,7 @@ impl World {
             agent_deadline: SignedDuration::from_secs(30),
             refill_per_second: 100,
             preload_timeout: SignedDuration::from_secs(300),
+            finished_ttl: self.finished_ttl,
             nonce: format!("restart-{}", self.next),
         };
         self.index = Index::new(settings);
@@ -221,6 +245,15 @@ impl World {
             };
             self.handle(event);
         }
+    }
+
+    /// All events come at once, before anything is decided.
+    pub fn deliver_together(&mut self) {
+        for event in std::mem::take(&mut self.undelivered) {
+            self.index.handle(event, self.now);
+        }
+        let actions = self.index.decide(self.now);
+        self.under_way.extend(actions);
     }
 
     /// Leadership ends while every assignment is still unanswered, again and again until no pod is left to try.
@@ -397,7 +430,31 @@ impl World {
         view.node = Some(node.into());
         view.ready_at = Some(now);
         self.warm_pod_event(key);
+        if let Some(pod) = self.pods.get_mut(key) {
+            pod.node = Some(node.into());
+        }
         self.pod_runs(key);
+    }
+
+    /// A pod is gone, whoever deleted it.
+    pub fn lose_pod(&mut self, key: &Key) {
+        if let Some(pod) = self.pods.remove(key) {
+            self.undelivered
+                .push_back(Input::Pod(Change::Remove(key.clone(), pod.identity.uid)));
+        }
+    }
+
+    /// Somebody edits a sandbox, as far as the CRD lets them.
+    pub fn edit(&mut self, uid: &str, change: impl FnOnce(&mut SandboxSpec)) {
+        let Some(view) = self.sandboxes.get_mut(uid) else {
+            return;
+        };
+        change(&mut view.spec);
+        self.revision += 1;
+        view.identity.revision = self.revision;
+        let view = view.clone();
+        self.undelivered
+            .push_back(Input::Sandbox(Change::Upsert(view)));
     }
 
     /// The agent of a WarmPod's node publishes the sandbox it is assigned to (W2), with the rules of the CRD.
@@ -426,11 +483,15 @@ impl World {
         let Some(sandbox) = self.sandboxes.get_mut(uid) else {
             return;
         };
-        if sandbox.is_final() || sandbox.pod_name.as_ref().is_some_and(|p| p != pod) {
+        // An agent that finds it published, here or elsewhere, writes nothing.
+        if sandbox.is_final() || sandbox.pod_name.is_some() {
             return;
         }
         sandbox.pod_name = Some(pod.to_owned());
         sandbox.phase = Some(SandboxPhase::Running);
+        sandbox.conditions = ["Accepted", "Assigned", "Prepared", "Ready"]
+            .map(|type_| Condition::new(type_, ConditionStatus::True, "Published", "", now))
+            .to_vec();
         sandbox.started.get_or_insert(now);
         sandbox.identity.revision = self.revision;
         let first = self
@@ -640,17 +701,24 @@ impl World {
                 let pod_lives = write
                     .unless_pod_lives
                     .as_ref()
-                    .is_some_and(|key| self.pods.contains_key(key));
+                    .and_then(|key| self.pods.get(key))
+                    .is_some_and(PodView::lives);
+                let now = self.now;
                 let written = match self.sandboxes.get_mut(&write.sandbox.uid) {
                     Some(view) if view.identity.revision == write.revision && !pod_lives => {
                         view.phase = Some(write.phase);
                         view.conditions.clone_from(&write.conditions);
+                        if write.phase.is_final() {
+                            view.finished = Some(now);
+                        }
                         view.identity.revision = revision;
                         Some(view.clone())
                     }
                     _ => None,
                 };
                 let outcome = if written.is_some() {
+                    self.status_writes += 1;
+                    self.events.extend(write.event);
                     Outcome::Done
                 } else {
                     Outcome::Stale
@@ -662,6 +730,14 @@ impl World {
                 Done::Sandbox {
                     uid: write.sandbox.uid,
                     outcome,
+                }
+            }
+            Action::DeleteSandbox { sandbox } => {
+                assert!(self.sandboxes[&sandbox.uid].is_final(), "a live one");
+                self.delete_sandbox(&sandbox.uid);
+                Done::Sandbox {
+                    uid: sandbox.uid,
+                    outcome: Outcome::Done,
                 }
             }
             Action::PoolStatus { pool, status, .. } => {
@@ -683,7 +759,8 @@ impl World {
                 return self.execute_of_runtime(action);
             }
             Action::Record { about, event } => {
-                self.recorded.push((about.name, event.reason));
+                self.recorded.push((about.name, event.reason.clone()));
+                self.events.push(event);
                 return None;
             }
         })
@@ -736,7 +813,12 @@ impl World {
         let PodOwner::Sandbox(uid) = pod.owner.clone() else {
             return;
         };
-        if pod.node.is_some() && pod.ended.is_none() && !pod.identity.deleting {
+        let waits = |s: &SandboxView| s.pod_name.is_none();
+        if pod.node.is_some() && pod.lives() && self.sandboxes.get(&uid).is_some_and(waits) {
+            self.change_pod(key, |pod| {
+                pod.ready = true;
+                pod.prepared = true;
+            });
             self.write_publication(&uid, &key.name);
         }
     }
@@ -818,24 +900,46 @@ impl World {
             if quiet > QUIET {
                 return;
             }
-            self.deliver(usize::MAX);
-            while !self.under_way.is_empty() {
-                self.carry_out(0, true);
-            }
-            for key in self.warm_pods.keys().cloned().collect::<Vec<_>>() {
-                self.pod_becomes_ready(&key);
-                self.publish(&key);
-            }
-            for key in self.cold_pods() {
-                self.place_again(&key);
-                self.publish_cold(&key);
-            }
-            self.trials_run();
-            self.advance(500);
+            self.step(500);
+        }
+    }
+
+    /// Lets everything that is due happen, and then time pass.
+    pub fn step(&mut self, milliseconds: i64) {
+        self.deliver(usize::MAX);
+        while !self.under_way.is_empty() {
+            self.carry_out(0, true);
+        }
+        for key in self.warm_pods.keys().cloned().collect::<Vec<_>>() {
+            self.pod_becomes_ready(&key);
+            self.publish(&key);
+        }
+        for key in self.cold_pods() {
+            self.place_again(&key);
+            self.publish_cold(&key);
+        }
+        self.trials_run();
+        self.advance(milliseconds);
+    }
+
+    /// Lets so many seconds pass, a quarter at a time.
+    pub fn pass(&mut self, seconds: i64) {
+        for _ in 0..seconds * 4 {
+            self.step(250);
         }
     }
 
     pub fn conditions(&self, uid: &str) -> &[Condition] {
         &self.sandboxes[uid].conditions
+    }
+
+    /// A condition of a sandbox: whether it is True, and its reason.
+    pub fn condition(&self, uid: &str, type_: &str) -> (bool, &str) {
+        let found = self.conditions(uid).iter().find(|c| c.type_ == type_);
+        let condition = found.unwrap();
+        (
+            condition.status == ConditionStatus::True,
+            condition.reason.as_deref().unwrap(),
+        )
     }
 }

@@ -142,6 +142,7 @@ impl World {
             .and_then(|image| self.broken.get(image).cloned());
         let before = pod.clone();
         pod.ready = trouble.is_none();
+        pod.prepared = pod.ready;
         pod.hold_up = trouble;
         if *pod == before {
             return;

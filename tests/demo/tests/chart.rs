@@ -148,6 +148,7 @@ mod tests {
             "--validation-timeout-seconds=60",
             "--cpu-overcommit=2.5",
             "--memory-overcommit=1.2",
+            "--finished-ttl-seconds=86400",
             "--log-format=text",
         ] {
             assert!(arguments.contains(argument), "{argument} in {arguments}");
@@ -186,6 +187,7 @@ mod tests {
             "overcommit.cpu=0.5",
             "runtimes.validationTimeoutSeconds=1",
             "prePull.images[0].imagee=x",
+            "finishedTTLSeconds=-1",
             "scheduler.leaseDurationSeconds=61",
             "scheduler.replicas=0",
             "log.format=xml",
@@ -474,6 +476,26 @@ mod tests {
                 .is_some_and(|kind| kind.ends_with("Role"))
         });
         assert_eq!(roles.count(), 3, "a role that this test does not know");
+    }
+
+    #[test]
+    fn sandboxes_can_be_deleted_only_where_they_are_to_be() {
+        let objects = render(&["--set", "finishedTTLSeconds=0"]);
+        let role = find(&objects, "ClusterRole", "pilotlight-scheduler");
+        let deletes = role["rules"].as_array().unwrap().iter().any(|rule| {
+            rule["resources"] == json!(["sandboxes"]) && rule["verbs"] == json!(["delete"])
+        });
+        assert!(deletes, "{role}");
+        let scheduler = find(&objects, "Deployment", "pilotlight-scheduler");
+        let arguments = container(scheduler, "scheduler")["args"].to_string();
+        assert!(
+            arguments.contains("--finished-ttl-seconds=0"),
+            "{arguments}"
+        );
+        let objects = render(&[]);
+        let scheduler = find(&objects, "Deployment", "pilotlight-scheduler");
+        let arguments = container(scheduler, "scheduler")["args"].to_string();
+        assert!(!arguments.contains("finished-ttl"), "{arguments}");
     }
 
     /// With content in the template, an upgrade would take the CA back from the scheduler.

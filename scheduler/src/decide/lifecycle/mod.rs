@@ -1,6 +1,9 @@
 //! What a sandbox's status must say, apart from its publication, which is the node agent's.
 
-use jiff::{SignedDuration, Timestamp};
+mod ending;
+mod running;
+
+use jiff::Timestamp;
 use pilotlight_common::kinds::{Condition, ConditionStatus, SandboxPhase, merge_conditions};
 use pilotlight_common::names::conditions::{ACCEPTED, ASSIGNED, READY};
 use pilotlight_common::reasons::{Reason, Refusal};
@@ -20,19 +23,23 @@ struct Wanted {
 /// The write that a sandbox needs now, if any.
 pub(super) fn lifecycle(index: &mut Index, uid: &str, now: Timestamp) -> Option<Action> {
     let entry = index.sandboxes.get(uid)?;
-    if entry.busy || entry.not_before > now || entry.view.is_final() || entry.view.identity.deleting
-    {
+    if entry.busy || entry.not_before > now || entry.view.identity.deleting {
         return None;
     }
+    if entry.view.is_final() {
+        return ending::finished(index, uid, now);
+    }
     let wanted = match entry.view.phase {
-        Some(SandboxPhase::Running) => running(index, entry, now),
-        Some(SandboxPhase::Terminating) => terminating(index, entry, uid, now),
+        Some(SandboxPhase::Running) => running::running(index, entry, now),
+        Some(SandboxPhase::Terminating) => ending::terminating(index, entry, uid, now),
         _ if entry.view.pod_name.is_some() => None,
         _ => unpublished(index, entry, now),
     };
-    if let Some(due) = next_look(entry)
-        && due > now
-    {
+    let next_look = match entry.view.phase {
+        Some(SandboxPhase::Running) => running::next_look(entry, now),
+        _ => None,
+    };
+    if let Some(due) = next_look {
         index.timer(due, Timer::Sandbox(uid.to_owned()));
     }
     let wanted = wanted?;
@@ -50,84 +57,6 @@ pub(super) fn lifecycle(index: &mut Index, uid: &str, now: Timestamp) -> Option<
         unless_pod_lives: wanted.unless_pod_lives,
         event: wanted.event,
     })))
-}
-
-/// When something about this sandbox changes by the mere passing of time.
-fn next_look(entry: &SandboxEntry) -> Option<Timestamp> {
-    match entry.view.phase {
-        Some(SandboxPhase::Running) => expires(entry),
-        _ => None,
-    }
-}
-
-fn expires(entry: &SandboxEntry) -> Option<Timestamp> {
-    let seconds = entry
-        .view
-        .spec
-        .timeout
-        .unwrap_or(pilotlight_common::resolve::DEFAULT_TIMEOUT_SECONDS);
-    entry
-        .view
-        .started?
-        .saturating_add(SignedDuration::from_secs(seconds))
-        .ok()
-}
-
-fn running(index: &Index, entry: &SandboxEntry, now: Timestamp) -> Option<Wanted> {
-    if expires(entry).is_some_and(|at| at <= now) {
-        let message = "the sandbox reached its timeout; its pod is being deleted";
-        return Some(Wanted {
-            phase: SandboxPhase::Terminating,
-            conditions: vec![not_ready("TimedOut", message, now)],
-            event: Some(note(false, "TimedOut", message)),
-            unless_pod_lives: None,
-        });
-    }
-    let name = entry.view.pod_name.clone()?;
-    let key = Key {
-        namespace: entry.view.identity.key.namespace.clone(),
-        name,
-    };
-    let ended = index
-        .pods
-        .get(&key)
-        .map(|pod| (pod.ended.clone(), pod.identity.deleting));
-    let (reason, message) = match ended {
-        Some((None, false)) => return None,
-        Some((Some(end), _)) => (
-            end.reason,
-            format!("pod {} ended: {}", key.name, end.message),
-        ),
-        Some((None, true)) => (
-            "PodDeleted".to_owned(),
-            format!("pod {} is being deleted", key.name),
-        ),
-        None => ("PodDeleted".to_owned(), format!("pod {} is gone", key.name)),
-    };
-    Some(Wanted {
-        phase: SandboxPhase::Failed,
-        conditions: vec![not_ready(&reason, &message, now)],
-        event: Some(note(true, &reason, &message)),
-        unless_pod_lives: Some(key),
-    })
-}
-
-fn terminating(index: &Index, entry: &SandboxEntry, uid: &str, now: Timestamp) -> Option<Wanted> {
-    let pod = entry.view.pod_name.as_ref().map(|name| Key {
-        namespace: entry.view.identity.key.namespace.clone(),
-        name: name.clone(),
-    });
-    let pod_there = pod.is_some_and(|key| index.pods.contains_key(&key));
-    if pod_there || index.claims.contains_key(uid) || index.cold_pods.contains_key(uid) {
-        return None;
-    }
-    let message = "the sandbox is over and its pod is gone";
-    Some(Wanted {
-        phase: SandboxPhase::Terminated,
-        conditions: vec![not_ready("Terminated", message, now)],
-        event: None,
-        unless_pod_lives: None,
-    })
 }
 
 /// A sandbox that is not published: refused at once, or waiting, said after a second.
@@ -217,6 +146,19 @@ fn refused(refusal: &Refusal, now: Timestamp) -> Wanted {
 
 fn not_ready(reason: &str, message: &str, now: Timestamp) -> Condition {
     Condition::new(READY, ConditionStatus::False, reason, message, now)
+}
+
+/// A condition as it was last written.
+fn current<'a>(entry: &'a SandboxEntry, type_: &str) -> Option<&'a Condition> {
+    entry.view.conditions.iter().find(|c| c.type_ == type_)
+}
+
+/// A Warning for a condition that no longer holds, where the last written one does not say so already.
+fn news(entry: &SandboxEntry, wanted: &Condition) -> Option<EventNote> {
+    let said = current(entry, &wanted.type_)
+        .is_some_and(|c| (c.status, &c.reason) == (wanted.status, &wanted.reason));
+    let reason = wanted.reason.as_deref()?;
+    (!said).then(|| note(true, reason, wanted.message.as_deref().unwrap_or_default()))
 }
 
 fn note(warning: bool, reason: &str, message: &str) -> EventNote {
