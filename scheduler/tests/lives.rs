@@ -4,6 +4,7 @@ mod world;
 
 use jiff::SignedDuration;
 use pilotlight_common::kinds::{NetworkAccess, SandboxPhase};
+use pilotlight_scheduler::index::Observation;
 use pilotlight_scheduler::input::{Change, Input};
 use pilotlight_scheduler::view::{Claim, Key, Trouble};
 use world::World;
@@ -64,6 +65,76 @@ fn a_sandbox_that_exceeds_its_memory_fails_and_its_pod_goes() {
     world.settle();
     assert!(!world.pods.contains_key(&pod), "its pod is removed");
     assert_eq!(world.warm_pods.len(), 1, "and the pool has another");
+}
+
+#[test]
+fn a_sandbox_on_a_pod_of_its_own_lives_and_ends_like_any_other() {
+    let mut world = World::new(0, 0);
+    let (uid, pod) = with_one_running(&mut world);
+    let published = world.index.take_observations().into_iter().find_map(|o| {
+        let Observation::Published { cold, .. } = o else {
+            return None;
+        };
+        Some(cold)
+    });
+    assert_eq!(published, Some(true), "counted as a cold start");
+    let writes = world.status_writes;
+    world.pass(30);
+    assert_eq!(world.status_writes, writes);
+    let node = world.pods[&pod].node.clone().unwrap();
+    world.stream_down(&node);
+    world.change_pod(&pod, |p| p.ready = false);
+    world.pass(4);
+    assert_eq!(world.condition(&uid, "Ready"), (false, "NodeUnreachable"));
+    world.stream_up(&node);
+    world.change_pod(&pod, |p| p.ready = true);
+    world.pass(4);
+    assert_eq!(world.condition(&uid, "Ready"), (true, "Running"));
+    world.change_pod(&pod, |p| {
+        p.ended = Some(Trouble::new("OOMKilled", "exceeded its memory limit"));
+    });
+    world.pass(10);
+    assert_over(&world, &uid, SandboxPhase::Failed, "OOMKilled");
+    assert!(world.pods.is_empty());
+}
+
+#[test]
+fn a_timeout_is_over_when_the_pod_of_its_own_is_gone() {
+    let mut world = World::new(0, 0);
+    let (uid, _) = with_one_running(&mut world);
+    world.edit(&uid, |spec| spec.timeout = Some(1));
+    world.pass(10);
+    assert_over(&world, &uid, SandboxPhase::Terminated, "TimedOut");
+    assert!(world.pods.is_empty());
+}
+
+/// A crash loop's message counts up; it is one trouble all the same.
+#[test]
+fn a_pod_that_does_not_come_up_is_one_event_however_often_its_message_changes() {
+    let mut world = World::new(0, 0);
+    world.settle();
+    let uid = world.create_sandbox();
+    world.deliver(usize::MAX);
+    while !world.under_way.is_empty() {
+        world.carry_out(0, true);
+    }
+    let pod = world.cold_pods().remove(0);
+    for wait in [10, 20, 40] {
+        world.change_pod(&pod, |p| {
+            let message = format!("back-off {wait}s");
+            p.hold_up = Some(Trouble::new("ImagePullFailed", &message));
+        });
+        for _ in 0..20 {
+            world.come_to_rest();
+            world.advance(250);
+        }
+        let ready = world.conditions(&uid).iter().find(|c| c.type_ == "Ready");
+        let message = ready.unwrap().message.clone().unwrap();
+        assert!(message.contains(&format!("{wait}s")), "{message}");
+    }
+    assert_eq!(warnings(&world, "ImagePullFailed"), 1);
+    let phase = world.sandboxes[&uid].phase;
+    assert_eq!(phase, Some(SandboxPhase::Creating));
 }
 
 #[test]

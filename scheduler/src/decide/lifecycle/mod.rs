@@ -113,6 +113,8 @@ fn unpublished(index: &Index, entry: &SandboxEntry, now: Timestamp) -> Option<Wa
         None => Condition::new(ASSIGNED, ConditionStatus::False, &reason, &message, now),
     };
     let troubled = own.map_or(entry.cold.trouble.is_some(), |pod| pod.hold_up.is_some());
+    let waits = not_ready(&reason, &message, now);
+    let event = troubled.then(|| news(entry, &waits)).flatten();
     Some(Wanted {
         phase,
         conditions: vec![
@@ -124,9 +126,9 @@ fn unpublished(index: &Index, entry: &SandboxEntry, now: Timestamp) -> Option<Wa
                 now,
             ),
             made,
-            not_ready(&reason, &message, now),
+            waits,
         ],
-        event: troubled.then(|| note(true, &reason, &message)),
+        event,
         unless_pod_lives: None,
     })
 }
