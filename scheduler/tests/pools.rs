@@ -403,3 +403,29 @@ fn bad_preloads_are_refused_on_the_pool() {
     assert_eq!(ready(&world), (ConditionStatus::False, "PreloadInvalid"));
     assert!(world.warm_pods.is_empty() || assignable(&world) == 1);
 }
+
+#[test]
+fn a_pool_that_asks_for_thousands_takes_its_turn_like_all_others() {
+    let mut world = World::with_refill(3, 0, 10);
+    world.settle();
+    // Its name comes first in every order of names.
+    world.add_pool("a-greedy", 100_000, "64Mi");
+    pass(&mut world, 5);
+    let of =
+        |world: &World, pool: &str| world.warm_pods.values().filter(|p| p.pool == pool).count();
+    assert!(of(&world, "a-greedy") > 20);
+    for key in keys(&world) {
+        if world.warm_pods[&key].pool == "pool" {
+            let pod = world.pods[&key].identity.key.clone();
+            world.change_pod(&pod, |pod| {
+                pod.ended = Some(Trouble::new("Evicted", "gone"))
+            });
+        }
+    }
+    pass(&mut world, 3);
+    let live = |p: &&_| {
+        let view: &pilotlight_scheduler::view::WarmPodView = p;
+        view.pool == "pool" && view.claim == Claim::Free
+    };
+    assert_eq!(world.warm_pods.values().filter(live).count(), 3);
+}

@@ -38,7 +38,8 @@ pub(crate) fn decide(index: &mut Index, now: Timestamp) -> Vec<Action> {
         actions.extend(sweep::pod(index, &key, now));
         actions.extend(validate::leftover(index, &key));
     }
-    for key in std::mem::take(&mut index.dirty.pools) {
+    let pools = std::mem::take(&mut index.dirty.pools);
+    for key in size::in_turn(index, pools) {
         size::size(index, &key, now, &mut actions);
         actions.extend(pool_status::pool_status(index, &key, now));
     }

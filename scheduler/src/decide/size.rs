@@ -4,6 +4,8 @@
 //! it follows that. All its pods together stay at or below `maxSize`. Pods of an old shape, of old preloads or past
 //! their time are replaced by degrees. Making pods yields to assignments.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::autoscale::{Needs, need};
@@ -231,9 +233,23 @@ fn gate(index: &mut Index, key: &Key, now: Timestamp) -> Option<SignedDuration> 
     })
 }
 
+/// Pools in the order in which they are to be looked at: whichever got a pod last comes last, so that one which asks for
+/// thousands takes its turn like all others.
+pub(super) fn in_turn(index: &Index, pools: BTreeSet<Key>) -> Vec<Key> {
+    let mut pools: Vec<Key> = pools.into_iter().collect();
+    pools.sort_by_key(|key| index.pools.get(key).map(|pool| pool.refilled_at));
+    pools
+}
+
 fn create(index: &mut Index, key: &Key, missing: usize, now: Timestamp, actions: &mut Vec<Action>) {
+    let hungry = index
+        .pools
+        .values()
+        .filter(|pool| pool.starving_since.is_some())
+        .count();
+    let batch = (BATCH / hungry.max(1)).max(1);
     for made in 0..missing {
-        if index.refill_tokens < 1.0 || made >= BATCH {
+        if index.refill_tokens < 1.0 || made >= batch {
             index.timer(
                 now.saturating_add(SignedDuration::from_millis(100))
                     .unwrap_or(now),
@@ -241,12 +257,13 @@ fn create(index: &mut Index, key: &Key, missing: usize, now: Timestamp, actions:
             );
             return;
         }
-        let Some(pool) = index.pools.get(key) else {
+        let Some(pool) = index.pools.get_mut(key) else {
             return;
         };
         let Ok((resolved, shape)) = pool.resolved.clone() else {
             return;
         };
+        pool.refilled_at = now;
         let replaces = pool.count(Class::Outdated) > 0;
         let name = index.new_name(&key.name);
         let create = CreateWarmPod {

@@ -206,6 +206,7 @@ impl PoolEntry {
             needs: None,
             scaled_at: None,
             preloading: Preloading::default(),
+            refilled_at: Timestamp::MIN,
             pace: Pace::default(),
         }
     }

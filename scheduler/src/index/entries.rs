@@ -183,6 +183,8 @@ pub struct PoolEntry {
     pub scaled_at: Option<Timestamp>,
     /// Whether its preloads take too long.
     pub preloading: Preloading,
+    /// When a pod of it was last made.
+    pub refilled_at: Timestamp,
     /// How long its pods take to start.
     pub pace: Pace,
 }

@@ -31,8 +31,9 @@ use pilotlight_scheduler::view::{
 /// Nodes of the world.
 pub const NODES: [&str; 2] = ["node-a", "node-b"];
 
-/// Rounds of half a second without news after which all has come to rest: every pause and deadline is shorter.
-const QUIET: usize = 80;
+/// Rounds of half a second without news after which all has come to rest: every pause and deadline is shorter, and the
+/// longest is the minute between two counts of who uses a runtime.
+const QUIET: usize = 130;
 
 /// The world, with one scheduler in it.
 pub struct World {
@@ -328,6 +329,21 @@ impl World {
         self.pool.identity.revision = self.revision;
         self.undelivered
             .push_back(Input::Pool(Change::Upsert(self.pool.clone())));
+    }
+
+    /// One more pool, of the world's own but for its name, size and limits.
+    pub fn add_pool(&mut self, name: &str, min_size: i64, memory: &str) {
+        let mut view = PoolView {
+            identity: self.identity(name),
+            ..self.pool.clone()
+        };
+        view.spec.min_size = min_size;
+        view.spec.resources = Some(PoolResources {
+            cpu: Some("10m".into()),
+            memory: Some(memory.into()),
+        });
+        self.undelivered
+            .push_back(Input::Pool(Change::Upsert(view)));
     }
 
     /// The cluster says something new about a pod.
@@ -741,11 +757,14 @@ impl World {
                 }
             }
             Action::PoolStatus { pool, status, .. } => {
-                self.revision += 1;
-                self.pool.identity.revision = self.revision;
-                self.pool.status = *status;
-                self.undelivered
-                    .push_back(Input::Pool(Change::Upsert(self.pool.clone())));
+                // Of a pool beside the world's own nobody looks at the status.
+                if pool.name == self.pool.identity.key.name {
+                    self.revision += 1;
+                    self.pool.identity.revision = self.revision;
+                    self.pool.status = *status;
+                    self.undelivered
+                        .push_back(Input::Pool(Change::Upsert(self.pool.clone())));
+                }
                 Done::Pool {
                     key: Key::from(&pool),
                     outcome: Outcome::Done,
