@@ -418,7 +418,7 @@ fn a_pool_that_asks_for_thousands_takes_its_turn_like_all_others() {
         if world.warm_pods[&key].pool == "pool" {
             let pod = world.pods[&key].identity.key.clone();
             world.change_pod(&pod, |pod| {
-                pod.ended = Some(Trouble::new("Evicted", "gone"))
+                pod.ended = Some(Trouble::new("Evicted", "gone"));
             });
         }
     }
