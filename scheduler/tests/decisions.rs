@@ -90,10 +90,18 @@ fn without_a_pool_a_sandbox_gets_a_pod_of_its_own_and_takes_it_along() {
     world.settle();
     let uid = world.create_sandbox();
     world.deliver(1);
-    assert!(
-        matches!(&world.under_way[..], [Action::CreateColdPod(create)] if create.sandbox.uid == uid),
-        "{:?}",
-        world.under_way
+    let made: Vec<&str> = world
+        .under_way
+        .iter()
+        .filter_map(|action| match action {
+            Action::CreateColdPod(create) => Some(create.sandbox.uid.as_str()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        made,
+        [uid.as_str()],
+        "the decision follows the event itself"
     );
     world.settle();
     assert_eq!(running(&world), 1);
