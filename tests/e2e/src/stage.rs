@@ -101,9 +101,9 @@ impl Scene {
         Api::all_with(self.client().clone(), &objects::runtimes())
     }
 
-    /// Creates or changes a RuntimeEnvironment `<namespace>-<name>` of the tests' image, with these fields of its spec
-    /// instead. It goes with the scene. Returns its name.
-    pub async fn runtime(&self, name: &str, fields: Value) -> Result<String> {
+    /// A RuntimeEnvironment `<namespace>-<name>` of the tests' image, with these fields of its spec instead. It goes
+    /// with the scene.
+    pub fn runtime_object(&self, name: &str, fields: Value) -> DynamicObject {
         let name = format!("{}-{name}", self.namespace);
         let image = &self.environment.installation.python_image;
         let mut runtime = objects::runtime(&name, image);
@@ -112,8 +112,14 @@ impl Scene {
             SCENE_LABEL.to_owned(),
             self.namespace.clone(),
         )]));
+        runtime
+    }
+
+    /// Creates or changes such a RuntimeEnvironment. Returns its name.
+    pub async fn runtime(&self, name: &str, fields: Value) -> Result<String> {
+        let runtime = self.runtime_object(name, fields);
         objects::apply(&self.runtime_api(), &runtime).await?;
-        Ok(name)
+        Ok(runtime.metadata.name.unwrap_or_default())
     }
 
     /// Removes the RuntimeEnvironments of this scene.
@@ -214,8 +220,13 @@ impl Scene {
 
     /// Another sandbox is served from the warm pods as if nothing were wrong.
     pub async fn others_are_served(&self, name: &str) -> Result<()> {
+        self.is_served(name, json!({})).await
+    }
+
+    /// The same of one with these fields.
+    pub async fn is_served(&self, name: &str, fields: Value) -> Result<()> {
         let start = Instant::now();
-        self.create(name).await?;
+        self.ask(name, fields).await?;
         self.running(name).await?;
         let took = start.elapsed();
         ensure!(took < SOON, "another sandbox took {took:?}");

@@ -16,8 +16,15 @@ use serde_json::{Value, json};
 
 use manifests::{COUNT, Kind, manifests, name, runtime_name};
 
-/// Pods of the pool that serves the others.
-const WARM: u32 = 8;
+/// Pods that are ready before anything hostile is: of a shape that hostile sandboxes ask for too, and of one that is for
+/// the ordinary ones alone.
+const WARM: u32 = 4;
+
+/// Limits that no hostile object has.
+fn ordinary() -> Value {
+    json!({ "resources": { "cpu": "11m", "memory": "48Mi" } })
+}
+
 /// How long all of them may take to come to an end, a reason or a pod.
 const SETTLED: Duration = Duration::from_mins(2);
 /// Between two looks at whether others are served.
@@ -25,26 +32,25 @@ const PROBE_EVERY: Duration = Duration::from_secs(4);
 
 /// Creates one; whether the API server took it.
 async fn create(scene: &Scene, kind: Kind, number: usize, spec: Value) -> Result<bool> {
-    let name = name(number);
-    let client = scene.client();
+    let (namespace, name) = (&scene.namespace, name(number));
     let created = match kind {
         Kind::Runtime => {
             // Its name is the scene's and the number's.
-            let suffix: String =
-                runtime_name(&scene.namespace, number)[scene.namespace.len() + 1..].to_owned();
-            return refused_or(scene.runtime(&suffix, spec).await.map(drop));
+            let name = &runtime_name(namespace, number)[namespace.len() + 1..];
+            let runtime = scene.runtime_object(name, spec);
+            return refused_or(objects::create(&scene.runtime_api(), &runtime).await);
         }
         Kind::Sandbox => objects::sandboxes(),
         Kind::Pool => objects::warm_pools(),
         Kind::Profile => objects::profiles(),
     };
-    let api = objects::api(client, &scene.namespace, &created);
+    let api = objects::api(scene.client(), namespace, &created);
     let object = objects::object(&created, &name, json!({ "spec": spec }));
-    refused_or(objects::create(&api, &object).await.map(drop))
+    refused_or(objects::create(&api, &object).await)
 }
 
 /// A refusal by the API server is an answer; anything else is none.
-fn refused_or(created: Result<()>) -> Result<bool> {
+fn refused_or(created: Result<DynamicObject>) -> Result<bool> {
     let Err(error) = created else {
         return Ok(true);
     };
@@ -86,18 +92,34 @@ fn pool_outcome(pool: &DynamicObject) -> Option<String> {
     ))
 }
 
+/// Waits until there is a pod for the next ordinary sandbox.
+async fn one_is_ready(scene: &Scene) -> Result<()> {
+    let of_ours = |o: &DynamicObject| text(o, "/spec/poolRef/name") == Some("ordinary");
+    scene
+        .warm_pods
+        .expect_all(move |all| all.values().any(|o| of_ours(o) && objects::is_ready(o)))
+        .within(SETTLED)
+        .await
+        .context("no pod of the ordinary pool is ready")?;
+    Ok(())
+}
+
 #[test]
 fn two_hundred_hostile_objects_each_come_to_an_end_or_a_reason_and_nobody_else_notices() {
     scene("hostile", |scene| async move {
-        scene.filled_pool(WARM, 0).await?;
+        let mut pool = ordinary();
+        pool["minSize"] = WARM.into();
+        scene.keep("ordinary", pool).await?;
+        scene.pool(WARM, 0).await?;
+        scene.ready(2 * WARM).await?;
         let before = scene.programs().await?;
         let begun = Instant::now();
         let others = async {
             for probe in 0.. {
                 let name = format!("ordinary-{probe}");
-                scene.others_are_served(&name).await?;
+                scene.is_served(&name, ordinary()).await?;
                 objects::delete(&scene.sandbox_api(), &name).await?;
-                scene.ready(1).await?;
+                one_is_ready(&scene).await?;
                 // Whether others are served all the time can only be tried from time to time.
                 tokio::time::sleep(PROBE_EVERY).await;
             }
@@ -112,7 +134,8 @@ fn two_hundred_hostile_objects_each_come_to_an_end_or_a_reason_and_nobody_else_n
             "all settled {} ms after the first was made",
             begun.elapsed().as_millis()
         );
-        scene.others_are_served("after").await?;
+        one_is_ready(&scene).await?;
+        scene.is_served("after", ordinary()).await?;
         let after = scene.programs().await?;
         ensure!(before == after, "a program ended: {before:?}, {after:?}");
         let seconds = format!("--since={}s", begun.elapsed().as_secs() + 1);

@@ -356,8 +356,8 @@ fn pool(scene: &str) -> BoxedStrategy<Value> {
         json!({ "minSize": 1, "maxSize": 2, "autoScaling": { "enabled": true, "targetUtilization": 1, "scaleDownDelay": 0 } }),
         json!({ "minSize": 0, "maxSize": 2, "autoScaling": { "enabled": true, "scaleDownDelay": i64::MAX } }),
         json!({ "minSize": 2, "maxSize": 1 }),
-        json!({ "minSize": i64::MAX, "maxSize": 2 }),
-        json!({ "minSize": i64::MAX, "maxSize": 1, "autoScaling": { "enabled": true, "targetUtilization": 100 } }),
+        json!({ "minSize": i32::MAX, "maxSize": 2 }),
+        json!({ "minSize": i32::MAX, "maxSize": 1, "autoScaling": { "enabled": true, "targetUtilization": 100 } }),
     ]);
     let package = prop_oneof![
         2 => one_of(["pilotlight-sample", "no-such==1", "-r/etc/passwd", "a; id", "git+http://a", "a==1==2"].map(Value::from).to_vec()),
