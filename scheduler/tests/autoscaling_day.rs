@@ -225,23 +225,8 @@ fn day(seed: u64, scaling: Option<AutoScaling>) -> Outcome {
                 world.carry_out(0, true);
             }
         }
-        let keys: Vec<Key> = world
-            .warm_pods
-            .iter()
-            .filter(|(_, p)| p.phase.is_none())
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in keys {
-            if starting.insert(key.clone()) {
-                let started = Event::PodStarted(key);
-                events.push(Reverse((at + start_time(&mut dice), started)));
-            }
-        }
-        for key in world.cold_pods() {
-            if starting.insert(key.clone()) {
-                let started = Event::ColdPodStarted(key);
-                events.push(Reverse((at + start_time(&mut dice), started)));
-            }
+        for (after, started) in new_starts(&world, &mut starting, &mut dice) {
+            events.push(Reverse((at + after, started)));
         }
         for key in given.drain(..) {
             world.publish(&key);
@@ -261,6 +246,21 @@ fn day(seed: u64, scaling: Option<AutoScaling>) -> Outcome {
         idle_share: 100.0 * idle_time as f64 / assigned_time as f64,
         most_assigned,
     }
+}
+
+/// The pods that were just made: in how many milliseconds which of them is up.
+fn new_starts(world: &World, starting: &mut HashSet<Key>, dice: &mut Dice) -> Vec<(i64, Event)> {
+    let unready = world.warm_pods.iter().filter(|(_, p)| p.phase.is_none());
+    let warm = unready.map(|(key, _)| (key.clone(), Event::PodStarted as fn(Key) -> Event));
+    let cold = world.cold_pods().into_iter();
+    let cold = cold.map(|key| (key, Event::ColdPodStarted as fn(Key) -> Event));
+    warm.chain(cold)
+        .filter_map(|(key, event)| {
+            starting
+                .insert(key.clone())
+                .then(|| (start_time(dice), event(key)))
+        })
+        .collect()
 }
 
 /// Milliseconds that a pod takes to start where its image is there; now and then a node is slow.
