@@ -146,10 +146,6 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-#[allow(
-    clippy::too_many_lines,
-    reason = "one loop over the day; its parts share all of its state"
-)]
 fn day(seed: u64, scaling: Option<AutoScaling>) -> Outcome {
     let mut dice = Dice(seed);
     let mut world = World::with_refill(MIN_SIZE, 0, REFILL);
