@@ -50,11 +50,13 @@ pub mod end {
     pub const CONTAINERS_ENDED: &str = "ContainersEnded";
     /// Somebody deleted its pod.
     pub const POD_DELETED: &str = "PodDeleted";
+    /// A node published it on a pod that was never given to it.
+    pub const NOT_ASSIGNED: &str = "NotAssigned";
     /// It ended for a reason that was not written down.
     pub const TERMINATED: &str = "Terminated";
 
     /// All of them. A pod can end for reasons of the kubelet that are not here; those keep the kubelet's word.
-    pub const ALL: [&str; 8] = [
+    pub const ALL: [&str; 9] = [
         TIMED_OUT,
         OOM_KILLED,
         EVICTED,
@@ -62,6 +64,7 @@ pub mod end {
         PREEMPTED,
         CONTAINERS_ENDED,
         POD_DELETED,
+        NOT_ASSIGNED,
         TERMINATED,
     ];
 

@@ -6,6 +6,7 @@
 pub mod fates;
 pub mod kinds;
 pub mod names;
+pub mod network;
 pub mod quantity;
 pub mod reasons;
 pub mod resolve;

@@ -16,8 +16,15 @@ pub const SANDBOX_ANNOTATION: &str = "llmsafespace.dev/sandbox";
 pub const SANDBOX_POD_LABEL: &str = "llmsafespace.dev/sandbox-pod";
 /// Node label that every sandbox pod selects; the scheduler sets it while the node's agent is ready.
 pub const AGENT_READY_LABEL: &str = "llmsafespace.dev/agent";
+/// Label, with value `true`, of ConfigMaps in the system namespace whose keys are users' seccomp profiles.
+pub const SECCOMP_LABEL: &str = "llmsafespace.dev/seccomp-profiles";
 /// Value of [`AGENT_READY_LABEL`].
 pub const AGENT_READY: &str = "ready";
+/// Value of [`AGENT_READY_LABEL`] on a node that published what it was not given. The scheduler sets it and never takes it
+/// away: whoever has looked into the node does.
+pub const AGENT_DISTRUSTED: &str = "distrusted";
+/// Reason of the Event about such a node.
+pub const NODE_DISTRUSTED: &str = "NodeDistrusted";
 /// Readiness gate and pod condition that the node agent sets once a pod is armed.
 pub const PREPARED_CONDITION: &str = "llmsafespace.dev/prepared";
 /// Name of the headless Service of each namespace with sandboxes, and the pods' subdomain.

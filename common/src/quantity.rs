@@ -43,6 +43,11 @@ impl MilliCpu {
     pub fn parse(text: &str) -> Result<Self, QuantityError> {
         scaled(text, 1000, MAX_MILLICPU).map(Self)
     }
+
+    /// CPUs that hold it: whole ones, rounded up.
+    pub fn whole(self) -> u64 {
+        self.0.div_ceil(1000)
+    }
 }
 
 impl Bytes {

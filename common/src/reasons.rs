@@ -33,8 +33,12 @@ pub enum Reason {
     RuntimeClassNotFound,
     /// Whole CPUs were asked for where no node can give them.
     CpuPinningUnavailable,
-    /// Network rules were asked for that no node enforces.
-    NetworkRulesUnavailable,
+    /// Nodes can give whole CPUs, and others have them now.
+    WaitingForCpus,
+    /// A domain, port or number of network rules that cannot be.
+    InvalidNetworkAccess,
+    /// Domains were asked for where NetworkPolicies, which know addresses only, keep sandboxes to their rules.
+    NetworkNamesUnavailable,
     /// The pool is gone.
     PoolGone,
     /// No warm pod of this shape is left; one is being made.
@@ -66,7 +70,9 @@ impl Reason {
             Self::SeccompProfileUnknown => "SeccompProfileUnknown",
             Self::RuntimeClassNotFound => "RuntimeClassNotFound",
             Self::CpuPinningUnavailable => "CpuPinningUnavailable",
-            Self::NetworkRulesUnavailable => "NetworkRulesUnavailable",
+            Self::WaitingForCpus => "WaitingForCpus",
+            Self::InvalidNetworkAccess => "InvalidNetworkAccess",
+            Self::NetworkNamesUnavailable => "NetworkNamesUnavailable",
             Self::PoolGone => "PoolGone",
             Self::WaitingForWarmPod => "WaitingForWarmPod",
             Self::PodStarting => "PodStarting",

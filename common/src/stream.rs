@@ -10,10 +10,13 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::network::NetworkRules;
+
 /// Longest silence of a healthy stream, in seconds. An agent that hears nothing for three of them reconnects.
 pub const BOOKMARK_INTERVAL_SECONDS: u64 = 10;
-/// Longest line either side accepts, in bytes: a snapshot of 250 assignments is about 150 KiB.
-pub const MAX_MESSAGE_BYTES: usize = 4 << 20;
+/// Longest line either side accepts, in bytes: a snapshot of 250 assignments is about 150 KiB, their network rules at most 32 KiB each
+/// ([`crate::network::MAX_RULES_BYTES`]), and 32 seccomp profiles of 128 KiB are 8 MiB where every character is escaped.
+pub const MAX_MESSAGE_BYTES: usize = 20 << 20;
 
 /// Identity of a namespaced object. The UID tells a successor of the same name apart.
 #[derive(Clone, Debug, Deserialize, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
@@ -40,6 +43,20 @@ pub struct Assignment {
     pub endpoint: String,
     /// When the assignment was decided, by the scheduler's clock.
     pub assigned_at: Timestamp,
+    /// Whole CPUs that the pod must have for its own before it is published; 0 where it asks for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cpus: u32,
+    /// What the sandbox may reach, and who may reach it.
+    #[serde(default, skip_serializing_if = "NetworkRules::is_empty")]
+    pub network: NetworkRules,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands a reference over"
+)]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 impl Assignment {
@@ -49,19 +66,45 @@ impl Assignment {
     }
 }
 
+/// A seccomp profile that is not the project's own, as it was brought: agents validate it once more before they install it.
+#[derive(Clone, Debug, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+pub struct UserProfile {
+    /// Its name.
+    pub name: String,
+    /// The profile in the OCI runtime's format.
+    pub json: String,
+}
+
 /// What the scheduler tells an agent.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum StreamMessage {
-    /// All assignments of the node that this replica knows; the first message of a stream.
+    /// All that this replica knows; the first message of a stream.
     Snapshot {
-        /// The assignments.
+        /// All assignments of the node.
         assignments: Vec<Assignment>,
+        /// The seccomp profiles that the installation's users brought, all of them.
+        #[serde(default)]
+        profiles: Vec<UserProfile>,
+    },
+    /// The profiles that users brought changed; these are all of them.
+    Profiles {
+        /// The profiles.
+        profiles: Vec<UserProfile>,
     },
     /// One more assignment.
     Assign {
         /// The assignment.
         assignment: Assignment,
+    },
+    /// What the sandbox of an assignment may reach was edited.
+    Network {
+        /// What owns the pod.
+        owner: ObjectId,
+        /// UID of the sandbox.
+        sandbox_uid: String,
+        /// The rules from now on.
+        rules: NetworkRules,
     },
     /// The assignment's sandbox or its pod's owner is gone, or the sandbox ended.
     Release {
@@ -85,9 +128,39 @@ pub struct NodeReport {
     /// Why not, for people; empty where `ready`.
     #[serde(default)]
     pub message: String,
+    /// File names of the seccomp profiles that are installed on the node.
+    #[serde(default)]
+    pub profiles: Vec<String>,
     /// Assignments this agent refuses; each stays until the assignment is released.
     #[serde(default)]
     pub refused: Vec<RefusedAssignment>,
+    /// Whole CPUs that this node can give to sandboxes.
+    #[serde(default)]
+    pub cpus: CpuReport,
+}
+
+/// Whole CPUs that a node can give to sandboxes.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CpuReport {
+    /// Why none can be given, for people; empty where some can.
+    pub message: String,
+    /// The most that one sandbox can get now.
+    pub free: u32,
+    /// The most that one sandbox could get if no other had any.
+    pub capacity: u32,
+    /// Threads of the largest core: a sandbox takes whole cores, so it can cost up to one core more than it asks for.
+    pub core: u32,
+    /// UIDs of the pods that have CPUs of their own: what they have is not in `free` any more.
+    pub pinned: Vec<String>,
+}
+
+impl CpuReport {
+    /// What a sandbox that asks for so many CPUs takes away from [`CpuReport::free`], at most.
+    pub fn cost(&self, cpus: u32) -> u32 {
+        cpus.checked_next_multiple_of(self.core.max(1))
+            .unwrap_or(u32::MAX)
+    }
 }
 
 /// An assignment that an agent could not carry out.
@@ -115,6 +188,8 @@ pub enum AgentRefusal {
     PublishedElsewhere,
     /// The sandbox no longer exists, or is over.
     SandboxGone,
+    /// The pod cannot have the CPUs that the sandbox asks for: others were quicker, or the node gives none.
+    CpusUnavailable,
 }
 
 impl AgentRefusal {
@@ -125,6 +200,7 @@ impl AgentRefusal {
             Self::PodNotPrepared => "PodNotPrepared",
             Self::PublishedElsewhere => "PublishedElsewhere",
             Self::SandboxGone => "SandboxGone",
+            Self::CpusUnavailable => "CpusUnavailable",
         }
     }
 }

@@ -1,9 +1,13 @@
 //! The node agent's binary: picks the process, prepares it, runs it.
 
+use std::path::Path;
+
 use anyhow::Context;
 use clap::Parser;
 use pilotlight_node_agent::args::{Args, LogFormat, Process};
-use pilotlight_node_agent::{api, host};
+use pilotlight_node_agent::confinement::{self, Confinement};
+use pilotlight_node_agent::{api, host, network};
+use pilotlight_seccomp::Process as Profile;
 use tracing_subscriber::EnvFilter;
 
 /// Enough for one event loop and the encryption beside it; more would cost memory on large nodes.
@@ -19,6 +23,12 @@ fn main() -> anyhow::Result<()> {
     }
     match args.process {
         Process::Api(args) => {
+            // Before any thread is started: capabilities are per thread, and threads inherit what holds the first one.
+            host::privileges::drop_all()?;
+            let proc_root = Path::new("/proc");
+            report(confinement::apply(Profile::Api, proc_root)?);
+            host::privileges::verify(proc_root)?;
+            host::privileges::verify_not_root(proc_root)?;
             // Before anything can speak TLS: two providers in one binary would make the first use panic.
             if rustls::crypto::ring::default_provider()
                 .install_default()
@@ -35,10 +45,27 @@ fn main() -> anyhow::Result<()> {
         Process::Host(args) => {
             // Before any thread is started: capabilities are per thread.
             host::privileges::drop_all()?;
+            report(confinement::apply(Profile::Host, &args.proc_root)?);
             tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?
                 .block_on(host::run(args))
+        }
+        Process::Network(args) => {
+            host::privileges::keep_network()?;
+            report(confinement::apply(Profile::Network, &args.proc_root)?);
+            network::run(&args)
+        }
+    }
+}
+
+fn report(confinement: Confinement) {
+    match confinement {
+        Confinement::Held { threads } => {
+            tracing::info!(threads, "held to the seccomp profile of this process");
+        }
+        Confinement::NotSupported => {
+            tracing::warn!("the kernel has no seccomp; this process is held by its user alone");
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Metrics {
     prepared: Gauge<i64, AtomicI64>,
     assignments: Gauge<i64, AtomicI64>,
     replicas: Gauge<i64, AtomicI64>,
+    profiles: Gauge<i64, AtomicI64>,
+    profiles_refused: Gauge<i64, AtomicI64>,
     ready: Gauge<i64, AtomicI64>,
 }
 
@@ -73,6 +75,8 @@ impl Default for Metrics {
             prepared: Gauge::default(),
             assignments: Gauge::default(),
             replicas: Gauge::default(),
+            profiles: Gauge::default(),
+            profiles_refused: Gauge::default(),
             ready: Gauge::default(),
         };
         metrics.register();
@@ -144,6 +148,16 @@ impl Metrics {
             self.replicas.clone(),
         );
         r.register(
+            "seccomp_profiles",
+            "Seccomp profiles that are installed",
+            self.profiles.clone(),
+        );
+        r.register(
+            "seccomp_profiles_refused",
+            "Users' seccomp profiles that this agent refuses",
+            self.profiles_refused.clone(),
+        );
+        r.register(
             "ready",
             "Whether the agent reports itself ready",
             self.ready.clone(),
@@ -207,6 +221,8 @@ impl Metrics {
         self.replicas.set(number(summary.replicas));
         self.memory
             .set(i64::try_from(summary.memory_bytes).unwrap_or(i64::MAX));
+        self.profiles.set(number(summary.profiles));
+        self.profiles_refused.set(number(summary.profiles_refused));
         self.ready.set(i64::from(ready));
     }
 

@@ -17,6 +17,7 @@ use pilotlight_common::kinds::{
     RuntimeEnvironment, RuntimeEnvironmentSpec, SandboxPhase, SandboxSpec, WarmPodPhase,
     WarmPoolSpec,
 };
+use pilotlight_common::resolve::SeccompProfiles;
 use pilotlight_common::resolve::{Defaults, image_hash};
 use pilotlight_common::stream::NodeReport;
 use pilotlight_scheduler::action::{Action, AssignOutcome, Done};
@@ -90,6 +91,7 @@ impl Cluster {
             .map(|n| NodeView {
                 identity: this.identity(&format!("node-{n}")),
                 labelled: true,
+                distrusted: false,
             })
             .collect();
         let pools: Vec<PoolView> = (0..POOLS)
@@ -108,6 +110,7 @@ impl Cluster {
         this.handle(Input::Profile(Change::Replace(vec![])));
         this.handle(Input::RuntimeClass(Change::Replace(vec![])));
         this.handle(Input::Volume(Change::Replace(vec![])));
+        this.handle(Input::SeccompMap(Change::Replace(vec![])));
         this.handle(Input::Node(Change::Replace(nodes)));
         this.handle(Input::Pool(Change::Replace(pools)));
         this.handle(Input::Sandbox(Change::Replace(vec![])));
@@ -122,6 +125,7 @@ impl Cluster {
             this.handle(Input::Report {
                 node,
                 report: NodeReport {
+                    profiles: SeccompProfiles::default().installed.into_values().collect(),
                     ready: true,
                     ..Default::default()
                 },
@@ -157,6 +161,7 @@ impl Cluster {
             identity: self.identity(&identity.key.name),
             owner: PodOwner::WarmPod(identity.uid.clone()),
             managed: true,
+            node: Some(format!("node-{}", (n / POOLS) % NODES)),
             ready: true,
             image_hash: Some(image_hash(&format!("runtime-{pool}"), &[])),
             ..PodView::default()

@@ -9,7 +9,7 @@ use pilotlight_common::quantity::Bytes;
 use pilotlight_common::resolve::{PodTemplate, Preload};
 use pilotlight_common::stream::ObjectId;
 
-use crate::view::{Key, PodView, Trouble, WarmPodView};
+use crate::view::{Key, NodeView, PodView, Trouble, WarmPodView};
 
 /// One write, or a few that belong together.
 #[derive(Clone, Debug, PartialEq)]
@@ -62,6 +62,8 @@ pub enum Action {
     },
     /// Writes a sandbox's phase and conditions, at the revision they were computed from.
     SandboxStatus(Box<SandboxStatusWrite>),
+    /// Looks once more at a publication that nothing bears out, and if that is so ends the sandbox and distrusts the node.
+    Expel(Box<Expel>),
     /// Deletes a sandbox that is over.
     DeleteSandbox {
         /// The sandbox.
@@ -160,6 +162,8 @@ pub struct CreateColdPod {
     pub shape: String,
     /// Size of the persistent volume, where there is one.
     pub volume: Option<Bytes>,
+    /// The nodes it may be placed on: those with CPUs for it, where it is to have some of its own. None means any.
+    pub nodes: Vec<String>,
 }
 
 /// A volume to grow.
@@ -188,6 +192,32 @@ pub struct SandboxStatusWrite {
     pub unless_pod_lives: Option<Key>,
     /// An Event to record with it.
     pub event: Option<EventNote>,
+}
+
+/// Where a node published a sandbox, and what is known of that.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Publication {
+    /// UID of the sandbox.
+    pub sandbox: String,
+    /// The pod it is said to run on.
+    pub pod: Key,
+    /// The node that said so.
+    pub node: Option<String>,
+    /// Whether this replica led and watched when that was said, and never saw the pod given to the sandbox.
+    pub watched: bool,
+}
+
+/// A publication that nothing bears out, as far as the index knows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expel {
+    /// The sandbox.
+    pub sandbox: ObjectId,
+    /// What was published.
+    pub publication: Publication,
+    /// Its conditions, as last written.
+    pub conditions: Vec<Condition>,
+    /// When it was decided.
+    pub now: Timestamp,
 }
 
 /// The text of an Event.
@@ -248,6 +278,13 @@ pub enum Done {
         /// What came of it.
         outcome: Outcome,
     },
+    /// An [`Action::Expel`].
+    Expelled {
+        /// UID of the sandbox.
+        uid: String,
+        /// What came of it.
+        outcome: ExpelOutcome,
+    },
     /// An [`Action::PoolStatus`].
     Pool {
         /// The pool.
@@ -299,6 +336,17 @@ pub enum ColdOutcome {
     /// Somebody has to do something about it; tried again after a while.
     Refused(Trouble),
     /// To be tried again soon.
+    Failed,
+}
+
+/// What came of a look at a publication that nothing seemed to bear out.
+#[derive(Debug)]
+pub enum ExpelOutcome {
+    /// The sandbox is over, and its node distrusted; the node as it is now, where there is one.
+    Ended(Option<Box<NodeView>>),
+    /// It is borne out after all, or cannot be told any more.
+    Cleared,
+    /// Not known, or not carried out; to be tried again.
     Failed,
 }
 

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use crate::action::Done;
 use crate::view::{
     Key, NodeView, PodView, PoolView, ProfileView, RuntimeClassView, RuntimeView, SandboxView,
-    VolumeView, WarmPodView,
+    SeccompMapView, VolumeView, WarmPodView,
 };
 
 /// A change of the objects of one kind.
@@ -41,6 +41,8 @@ pub enum Input {
     Node(Change<NodeView>),
     /// RuntimeClasses.
     RuntimeClass(Change<RuntimeClassView>),
+    /// ConfigMaps with seccomp profiles.
+    SeccompMap(Change<SeccompMapView>),
     /// An agent opened a stream to this replica.
     StreamOpened {
         /// Name of the agent's node, proven by its token.

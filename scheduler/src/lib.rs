@@ -6,7 +6,7 @@
 pub mod action;
 pub mod apply;
 pub mod args;
-mod decide;
+pub mod decide;
 pub mod engine;
 pub mod http;
 pub mod index;

@@ -84,6 +84,7 @@ pub struct Metrics {
     waiting: Gauge,
     unready: Gauge,
     streams: Gauge,
+    distrusted: Gauge,
     leading: Gauge,
 }
 
@@ -121,6 +122,7 @@ impl Default for Metrics {
             unready: Gauge::default(),
             waiting: Gauge::default(),
             streams: Gauge::default(),
+            distrusted: Gauge::default(),
             leading: Gauge::default(),
         };
         metrics.registered()
@@ -205,6 +207,11 @@ impl Metrics {
             "streaming_nodes",
             "Nodes whose agent holds a stream to this replica",
             self.streams.clone(),
+        );
+        self.register(
+            "distrusted_nodes",
+            "Nodes that published what they were not given, until somebody clears them",
+            self.distrusted.clone(),
         );
         self.register(
             "leading",
@@ -294,6 +301,7 @@ impl Metrics {
         self.waiting.set(gauge(waiting));
         self.unready.set(gauge(index.unready_sandboxes()));
         self.streams.set(gauge(index.streaming_nodes()));
+        self.distrusted.set(gauge(index.distrusted_nodes()));
         self.leading.set(i64::from(index.is_leading()));
     }
 }

@@ -9,7 +9,7 @@ use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use kube::{Client, Config};
 use pilotlight_common::kinds::WarmPod;
-use pilotlight_common::resolve::Defaults;
+use pilotlight_common::resolve::{Defaults, SeccompProfiles};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -84,10 +84,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Arc::clone(&leadership),
         Arc::clone(&metrics),
         overcommit,
-        StorageSettings {
-            class: args.storage_class.clone().filter(|c| !c.is_empty()),
-            retain: args.storage_reclaim == ReclaimPolicy::Retain,
-        },
+        storage_settings(&args),
         events,
         inputs.clone(),
     );
@@ -99,7 +96,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         synced,
     );
     let engine = tokio::spawn(engine.run());
-    let watches = tokio::spawn(watches::run(watches_client.clone(), inputs.clone()));
+    let watches = watches::run(
+        watches_client.clone(),
+        args.namespace.clone(),
+        inputs.clone(),
+    );
+    let watches = tokio::spawn(watches);
 
     let api = Api::namespaced(lease_client, &args.namespace);
     let duration = Duration::from_secs(args.lease_duration_seconds.into());
@@ -138,11 +140,21 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn storage_settings(args: &Args) -> StorageSettings {
+    StorageSettings {
+        class: args.storage_class.clone().filter(|c| !c.is_empty()),
+        retain: args.storage_reclaim == ReclaimPolicy::Retain,
+    }
+}
+
 fn settings(args: &Args) -> Settings {
     Settings {
         defaults: Defaults {
             high_runtime_class: args.high_runtime_class.clone().filter(|c| !c.is_empty()),
             maximum: args.maximum(),
+            seccomp: SeccompProfiles::default(),
+            overcommitted: args.cpu_overcommit > 1.0 || args.memory_overcommit > 1.0,
+            networks_by_policy: false,
         },
         namespace: args.namespace.clone(),
         validation_timeout: SignedDuration::from_secs(args.validation_timeout_seconds.into()),

@@ -8,23 +8,25 @@ use std::future::ready;
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::node::v1::RuntimeClass;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use pilotlight_common::kinds::{RuntimeEnvironment, Sandbox, SandboxProfile, WarmPod, WarmPool};
-use pilotlight_common::names::{MANAGED_BY, MANAGED_BY_LABEL};
+use pilotlight_common::names::{MANAGED_BY, MANAGED_BY_LABEL, SECCOMP_LABEL};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::input::{Change, Input};
-use crate::view::{Key, NodeView, PodView, RuntimeClassView, View};
+use crate::view::{Key, NodeView, PodView, RuntimeClassView, SeccompMapView, View};
 
 /// Runs all watches until one ends, which none should.
-pub async fn run(client: Client, inputs: mpsc::Sender<Input>) {
+/// ConfigMaps are read in `namespace` alone.
+pub async fn run(client: Client, namespace: String, inputs: mpsc::Sender<Input>) {
     let all = watcher::Config::default;
     let ours = || watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
+    let seccomp = watcher::Config::default().labels(&format!("{SECCOMP_LABEL}=true"));
     tokio::select! {
         () = watch::<Sandbox, _>(Api::all(client.clone()), all(), Into::into, Input::Sandbox, inputs.clone()) => {}
         () = watch::<WarmPod, _>(Api::all(client.clone()), all(), Into::into, Input::WarmPod, inputs.clone()) => {}
@@ -34,6 +36,7 @@ pub async fn run(client: Client, inputs: mpsc::Sender<Input>) {
         () = watch::<Pod, PodView>(Api::all(client.clone()), ours(), Into::into, Input::Pod, inputs.clone()) => {}
         () = watch::<PersistentVolumeClaim, _>(Api::all(client.clone()), ours(), Into::into, Input::Volume, inputs.clone()) => {}
         () = watch::<PartialObjectMeta<RuntimeClass>, RuntimeClassView>(Api::all(client.clone()), all(), Into::into, Input::RuntimeClass, inputs.clone()) => {}
+        () = watch::<ConfigMap, SeccompMapView>(Api::namespaced(client.clone(), &namespace), seccomp, Into::into, Input::SeccompMap, inputs.clone()) => {}
         // Nodes change every few seconds; of their metadata alone, nothing but labels matters here.
         () = watch::<PartialObjectMeta<Node>, NodeView>(Api::all(client), all(), Into::into, Input::Node, inputs) => {}
     }

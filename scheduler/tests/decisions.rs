@@ -2,6 +2,8 @@
 
 #[path = "decisions/runtimes.rs"]
 mod runtimes;
+#[path = "decisions/seccomp.rs"]
+mod seccomp;
 mod world;
 
 use pilotlight_common::kinds::{ConditionStatus, SandboxPhase};

@@ -81,13 +81,13 @@ pub enum NetworkPolicyType {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicyRule {
-    /// Domain name; a leading `*.` stands for any name below.
+    /// Domain name, of an egress rule; a leading `*.` stands for any name below.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub domain: Option<String>,
     /// Address range.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cidr: Option<String>,
-    /// Ports; none means every port.
+    /// Ports of the destination; none means 443 and 80 of TCP for egress, every port for ingress.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<ProfilePort>>,
 }

@@ -101,7 +101,7 @@ pub struct SandboxResources {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9]+(Ki|Mi|Gi)$"), extend("default" = "1Gi"))]
     pub ephemeral_storage: Option<String>,
-    /// Whether the sandbox gets whole CPUs that no other sandbox runs on.
+    /// Whether the sandbox gets whole CPUs that no other pod runs on: its CPU limit, rounded up.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = false))]
     pub cpu_pinning: Option<bool>,
@@ -111,10 +111,10 @@ pub struct SandboxResources {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkAccess {
-    /// Names the sandbox may reach; nothing else is reachable.
+    /// Names the sandbox may reach; nothing else is reachable, but for what its profile adds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Vec<EgressRule>>,
-    /// Whether others than the sandbox's own node may connect to it.
+    /// Whether everybody may connect to it, and not its own node alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("default" = false))]
     pub ingress: Option<bool>,
@@ -126,7 +126,7 @@ pub struct NetworkAccess {
 pub struct EgressRule {
     /// Domain name; a leading `*.` stands for any name below.
     pub domain: String,
-    /// Ports of that name; none means every port.
+    /// Ports of that name; none means 443 and 80 of TCP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<Port>>,
 }
@@ -146,7 +146,20 @@ pub struct Port {
 }
 
 /// Transport protocol of a port.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Hash, JsonSchema, PartialEq, Serialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    Deserialize,
+    Eq,
+    Hash,
+    JsonSchema,
+    Ord,
+    PartialEq,
+    PartialOrd,
+    Serialize,
+)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// Transmission Control Protocol.
@@ -265,6 +278,9 @@ pub struct SandboxStatus {
     /// What the sandbox uses now; written when it changes by a tenth, at most every 30 s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<UsageStatus>,
+    /// Added: the CPUs of its node that are its own, as a list (`2-3,8`); with `resources.cpuPinning`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpus: Option<String>,
     /// Added: when the sandbox reached its final phase.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_time: Option<Time>,

@@ -9,7 +9,8 @@ use crate::reasons::{Reason, Refusal};
 use super::filesystem::{apart, paths, stay_read_only};
 use super::profile::{check_profile, fits_runtime};
 use super::resources::resources;
-use super::security::{identity, seccomp, stricter, suits};
+use super::seccomp::seccomp;
+use super::security::{identity, stricter, suits};
 use super::{DEFAULT_WRITABLE_PATHS, Defaults, PodTemplate, shortened};
 
 /// Longest image reference: a name of 255 characters, a tag of 128 and a digest of 71, with their separators.
@@ -23,6 +24,8 @@ pub(super) struct Asked<'a> {
     pub(super) security_context: Option<&'a SecurityContext>,
     /// Whether a persistent volume is mounted: such a pod is one sandbox's from the beginning.
     pub(super) has_volume: bool,
+    /// Whether its CPUs are to be its own.
+    pub(super) pinned: bool,
 }
 
 /// The pod that all of them together ask for.
@@ -57,26 +60,21 @@ pub(super) fn template(
     };
     let (cpu, memory, ephemeral_storage) = resources(
         asked.resources,
+        asked.pinned,
         profile.and_then(|p| p.resource_defaults.as_ref()),
         runtime,
         &defaults.maximum,
     )?;
     let (run_as_user, run_as_group) = identity(asked.security_context, level)?;
-    seccomp(
+    let seccomp = seccomp(
         asked
             .security_context
             .and_then(|s| s.seccomp_profile.as_ref()),
         profile.and_then(|p| p.seccomp_profile.as_deref()),
+        level,
+        &runtime.spec.language,
+        &defaults.seccomp,
     )?;
-    if profile
-        .and_then(|p| p.network_policies.as_ref())
-        .is_some_and(|p| !p.is_empty())
-    {
-        return Err(Refusal::new(
-            Reason::NetworkRulesUnavailable,
-            "the SandboxProfile has networkPolicies, and no node enforces them yet; leave them out",
-        ));
-    }
     let (own_paths, read_only_root) = match asked.filesystem {
         Some(Filesystem {
             read_only_root,
@@ -106,12 +104,14 @@ pub(super) fn template(
         ephemeral_storage,
         security_level: level,
         runtime_class,
+        seccomp,
         run_as_user,
         run_as_group,
         read_only_root,
         writable_paths,
         read_only_paths,
         has_volume: asked.has_volume,
+        requests_limits: asked.pinned && defaults.overcommitted,
     })
 }
 

@@ -10,12 +10,14 @@
 mod filesystem;
 mod lookup;
 mod merge;
+mod network;
 mod pool;
 mod preload;
 mod profile;
 mod resources;
 mod runtime;
 mod sandbox;
+mod seccomp;
 mod security;
 mod template;
 
@@ -23,6 +25,7 @@ use crate::quantity::{Bytes, MilliCpu};
 
 pub use filesystem::DATA_PATH;
 pub use lookup::{find_runtime, profile_name, profile_not_found};
+pub use network::{DEFAULT_PORTS, resolve_network};
 pub use pool::{ResolvedPool, Scaling, resolve_pool};
 pub use preload::{
     PRELOAD_HOME, PRELOAD_PATH, PRELOAD_SCRIPT_PATH, PackageManager, Packages, Preload, Script,
@@ -30,6 +33,7 @@ pub use preload::{
 pub use profile::check_profile;
 pub use runtime::resolve_runtime;
 pub use sandbox::{ResolvedSandbox, check_edit, resolve_sandbox};
+pub use seccomp::{SECCOMP_FOLDER, SeccompProfiles};
 pub use template::{PodTemplate, image_hash};
 
 /// CPU limit of a sandbox that says none (the seed's default).
@@ -56,6 +60,12 @@ pub struct Defaults {
     pub high_runtime_class: Option<String>,
     /// The most that one sandbox may ask for.
     pub maximum: Maximum,
+    /// The seccomp profiles that can be named.
+    pub seccomp: SeccompProfiles,
+    /// Whether pods request less than their limits: then a pod whose CPUs are to be its own differs from the others.
+    pub overcommitted: bool,
+    /// Whether the cluster's network plugin keeps sandboxes to their network rules, by NetworkPolicies, and not the node agent.
+    pub networks_by_policy: bool,
 }
 
 /// The most that one sandbox may ask for; what asks for more is refused. None means no bound.

@@ -87,6 +87,7 @@ pub fn resolve_pool(
         filesystem: None,
         security_context: None,
         has_volume: false,
+        pinned: false,
     };
     let template = template(namespace, &asked, profile, runtime, defaults)?;
     let preload = preload(

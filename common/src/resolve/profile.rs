@@ -1,15 +1,11 @@
 //! Whether a profile makes sense by itself, and whether it fits a runtime.
 
-use std::net::IpAddr;
-
-use crate::kinds::{
-    FilesystemConfig, NetworkPolicy, NetworkPolicyRule, ProfilePort, ResourceDefaults,
-    RuntimeEnvironment, SandboxProfileSpec,
-};
+use crate::kinds::{FilesystemConfig, ResourceDefaults, RuntimeEnvironment, SandboxProfileSpec};
 use crate::quantity::{Bytes, MilliCpu, QuantityError};
 use crate::reasons::{Reason, Refusal};
 
 use super::filesystem::{apart, paths};
+use super::network::check_policies;
 use super::shortened;
 
 fn invalid(message: &str) -> Refusal {
@@ -63,51 +59,8 @@ pub fn check_profile(profile: &SandboxProfileSpec) -> Result<(), Refusal> {
         list(read_only_paths, "readOnlyPaths")?;
         apart(&list(writable_paths, "writablePaths")?, false).map_err(|e| invalid(&e.message))?;
     }
-    for policy in network_policies.iter().flatten() {
-        check_policy(policy)?;
-    }
-    Ok(())
-}
-
-fn check_policy(policy: &NetworkPolicy) -> Result<(), Refusal> {
-    let NetworkPolicy { type_, rules } = policy;
-    if type_.is_none() {
-        return Err(invalid(
-            "a network policy says neither egress nor ingress; set its type",
-        ));
-    }
-    for NetworkPolicyRule {
-        domain,
-        cidr,
-        ports,
-    } in rules.iter().flatten()
-    {
-        if domain.is_some() == cidr.is_some() {
-            return Err(invalid("a network rule needs either a domain or a cidr"));
-        }
-        if let Some(cidr) = cidr.as_deref().filter(|cidr| !is_cidr(cidr)) {
-            return Err(invalid(&format!(
-                "\"{}\" is not a CIDR such as 10.0.0.0/8",
-                shortened(cidr)
-            )));
-        }
-        for ProfilePort { port, protocol: _ } in ports.iter().flatten() {
-            if let Some(port) = port.filter(|port| !(1..=65535).contains(port)) {
-                return Err(invalid(&format!("port {port} is not from 1 to 65535")));
-            }
-        }
-    }
-    Ok(())
-}
-
-fn is_cidr(text: &str) -> bool {
-    let Some((address, length)) = text.split_once('/') else {
-        return false;
-    };
-    let (Ok(address), Ok(length)) = (address.parse::<IpAddr>(), length.parse::<u8>()) else {
-        return false;
-    };
-    length <= if address.is_ipv4() { 32 } else { 128 }
+    check_policies(network_policies.as_deref().unwrap_or_default())
+        .map_err(|message| invalid(&message))
 }
 
 /// A profile is for one language, and the packages it counts on must be in the image.

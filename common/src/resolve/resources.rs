@@ -96,9 +96,10 @@ fn runtime_invalid(message: &str) -> Refusal {
 }
 
 /// CPU, memory and ephemeral storage: sandbox, else profile, else the runtime's recommendation, else default. A
-/// default that nobody asked for is never below the runtime's minimum.
+/// default that nobody asked for is never below the runtime's minimum. CPUs that are `pinned` are whole ones.
 pub(super) fn resources(
     own: Option<&SandboxResources>,
+    pinned: bool,
     profile: Option<&ResourceDefaults>,
     runtime: &RuntimeEnvironment,
     maximum: &Maximum,
@@ -110,6 +111,11 @@ pub(super) fn resources(
     {
         Some(asked) => MilliCpu::parse(asked).map_err(invalid("resources.cpu"))?,
         None => default_cpu(&needs)?,
+    };
+    let cpu = if pinned {
+        MilliCpu(cpu.whole() * 1000)
+    } else {
+        cpu
     };
     let memory = match own
         .and_then(|o| o.memory.as_deref())

@@ -5,6 +5,7 @@ use crate::reasons::Refusal;
 
 use super::merge::image;
 use super::resources::trial_resources;
+use super::seccomp::seccomp;
 use super::{DEFAULT_USER, DEFAULT_WRITABLE_PATHS, Defaults, PodTemplate};
 
 /// The pod of a sandbox that says nothing but this runtime: the same baseline, so that what becomes ready here becomes
@@ -25,11 +26,19 @@ pub fn resolve_runtime(
         ephemeral_storage,
         security_level: SecurityLevel::Standard,
         runtime_class: None,
+        seccomp: seccomp(
+            None,
+            None,
+            SecurityLevel::Standard,
+            &runtime.spec.language,
+            &defaults.seccomp,
+        )?,
         run_as_user: DEFAULT_USER,
         run_as_group: DEFAULT_USER,
         read_only_root: true,
         writable_paths: DEFAULT_WRITABLE_PATHS.map(str::to_owned).to_vec(),
         read_only_paths: Vec::new(),
         has_volume: false,
+        requests_limits: false,
     })
 }

@@ -1,11 +1,9 @@
-//! Level, identity and seccomp profile: only ever the stricter.
+//! Level and identity: only ever the stricter.
 
-use crate::kinds::{
-    RuntimeEnvironment, SeccompProfile, SeccompType, SecurityContext, SecurityLevel,
-};
+use crate::kinds::{RuntimeEnvironment, SecurityContext, SecurityLevel};
 use crate::reasons::{Reason, Refusal};
 
-use super::{DEFAULT_USER, shortened};
+use super::DEFAULT_USER;
 
 /// The stricter of two levels; `custom` says what to do differently and is no stricter than `standard`.
 pub(super) fn stricter(own: SecurityLevel, profile: SecurityLevel) -> SecurityLevel {
@@ -36,27 +34,6 @@ pub(super) fn identity(
         ));
     }
     Ok((user, group))
-}
-
-/// Only the container runtime's own profile is available so far.
-pub(super) fn seccomp(own: Option<&SeccompProfile>, profile: Option<&str>) -> Result<(), Refusal> {
-    let named = match own {
-        Some(SeccompProfile {
-            type_: Some(SeccompType::Localhost),
-            localhost_profile,
-        }) => Some(localhost_profile.as_deref().unwrap_or_default()),
-        _ => profile,
-    };
-    match named {
-        None => Ok(()),
-        Some(name) => Err(Refusal::new(
-            Reason::SeccompProfileUnknown,
-            format!(
-                "seccomp profile \"{}\" is not installed; use RuntimeDefault",
-                shortened(name)
-            ),
-        )),
-    }
 }
 
 /// Feature by which a runtime's list says that its image runs in a kernel of its own.

@@ -25,6 +25,8 @@ pub struct PodTemplate {
     pub security_level: SecurityLevel,
     /// RuntimeClass of the pod.
     pub runtime_class: Option<String>,
+    /// File name of the installed seccomp profile; none is the container runtime's own.
+    pub seccomp: Option<String>,
     /// User of the processes.
     pub run_as_user: i64,
     /// Group of the processes.
@@ -37,6 +39,9 @@ pub struct PodTemplate {
     pub read_only_paths: Vec<String>,
     /// Whether a persistent volume is mounted at [`super::DATA_PATH`]; never so in a pool.
     pub has_volume: bool,
+    /// Whether it requests all of its limits where other pods request less: its CPUs are to be its own. Never so in a pool,
+    /// nor where all pods request their limits anyway.
+    pub requests_limits: bool,
 }
 
 impl PodTemplate {
@@ -60,12 +65,14 @@ impl PodTemplate {
             ephemeral_storage,
             security_level,
             runtime_class,
+            seccomp,
             run_as_user,
             run_as_group,
             read_only_root,
             writable_paths,
             read_only_paths,
             has_volume,
+            requests_limits,
         } = self;
         put(namespace);
         put(image);
@@ -79,16 +86,15 @@ impl PodTemplate {
             put(&number.to_string());
         }
         put(&format!("{security_level:?}"));
-        put(if runtime_class.is_some() {
-            "class"
-        } else {
-            "none"
-        });
-        put(runtime_class.as_deref().unwrap_or(""));
+        for choice in [runtime_class, seccomp] {
+            put(if choice.is_some() { "some" } else { "none" });
+            put(choice.as_deref().unwrap_or(""));
+        }
         put(&run_as_user.to_string());
         put(&run_as_group.to_string());
         put(&read_only_root.to_string());
         put(&has_volume.to_string());
+        put(&requests_limits.to_string());
         hex::encode(&hash.finalize()[..8])
     }
 }

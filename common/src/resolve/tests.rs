@@ -5,8 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kinds::{
-    AutoScaling, Filesystem, FilesystemConfig, NetworkAccess, PoolResources, ProfileRef,
-    ResourceDefaults, ResourceRequirements, RuntimeEnvironment, RuntimeEnvironmentSpec,
+    AutoScaling, EgressRule, Filesystem, FilesystemConfig, NetworkAccess, PoolResources,
+    ProfileRef, ResourceDefaults, ResourceRequirements, RuntimeEnvironment, RuntimeEnvironmentSpec,
     SandboxProfile, SandboxProfileSpec, SandboxResources, SandboxSpec, SeccompProfile, SeccompType,
     SecurityContext, SecurityLevel, Storage, WarmPoolSpec,
 };
@@ -61,6 +61,62 @@ fn a_runtime_is_found_by_name_then_dashed_name_then_language_and_version() {
         find("registry.example/zz:1").unwrap_err().reason,
         Reason::RuntimeNotFound
     );
+}
+
+/// A sandbox that asks for `cpu` and for CPUs of its own.
+fn pinned(cpu: &str, defaults: &Defaults) -> Result<ResolvedSandbox, Refusal> {
+    let mut spec = sandbox("python");
+    spec.resources = Some(SandboxResources {
+        cpu: Some(cpu.into()),
+        cpu_pinning: Some(true),
+        ..Default::default()
+    });
+    let runtime = runtime("python", "python", None);
+    resolve_sandbox("ns", &spec, None, &runtime, defaults)
+}
+
+#[test]
+fn cpus_of_its_own_are_whole_ones_and_at_most_what_the_installation_allows() {
+    let defaults = Defaults::default();
+    for (asked, given) in [("500m", 1), ("1.0", 1), ("1001m", 2), ("4.0", 4)] {
+        let resolved = pinned(asked, &defaults).unwrap();
+        assert_eq!(resolved.pinned_cpus, given, "{asked}");
+        assert_eq!(resolved.template.cpu.0, u64::from(given) * 1000);
+    }
+    let bounded = Defaults {
+        maximum: Maximum {
+            cpu: Some(MilliCpu(1500)),
+            ..Maximum::default()
+        },
+        ..Defaults::default()
+    };
+    assert!(pinned("1.0", &bounded).is_ok());
+    assert_eq!(
+        pinned("1200m", &bounded).unwrap_err().reason,
+        Reason::ResourcesAboveMaximum
+    );
+}
+
+#[test]
+fn a_pinned_sandbox_takes_the_pods_of_others_where_those_request_their_limits() {
+    let mut plain = sandbox("python");
+    plain.resources = Some(SandboxResources {
+        cpu: Some("2.0".into()),
+        ..Default::default()
+    });
+    let runtime = runtime("python", "python", None);
+    for overcommitted in [false, true] {
+        let defaults = Defaults {
+            overcommitted,
+            ..Defaults::default()
+        };
+        let own = pinned("1500m", &defaults).unwrap();
+        let other = resolve_sandbox("ns", &plain, None, &runtime, &defaults).unwrap();
+        assert_eq!((own.pinned_cpus, other.pinned_cpus), (2, 0));
+        let same = own.template.shape() == other.template.shape();
+        assert_eq!(same, !overcommitted);
+        assert_eq!(own.template.requests_limits, overcommitted);
+    }
 }
 
 #[test]
@@ -137,13 +193,6 @@ fn what_cannot_be_given_is_refused_with_its_reason() {
     );
     assert_eq!(
         refused(&|s| s.resources = Some(SandboxResources {
-            cpu_pinning: Some(true),
-            ..Default::default()
-        })),
-        Reason::CpuPinningUnavailable
-    );
-    assert_eq!(
-        refused(&|s| s.resources = Some(SandboxResources {
             memory: Some("99999999999999999999Gi".into()),
             ..Default::default()
         })),
@@ -151,10 +200,13 @@ fn what_cannot_be_given_is_refused_with_its_reason() {
     );
     assert_eq!(
         refused(&|s| s.network_access = Some(NetworkAccess {
-            ingress: Some(true),
-            egress: None
+            ingress: None,
+            egress: Some(vec![EgressRule {
+                domain: "192.0.2.1".into(),
+                ports: None
+            }])
         })),
-        Reason::NetworkRulesUnavailable
+        Reason::InvalidNetworkAccess
     );
     assert_eq!(
         refused(&|s| s.storage = Some(Storage {
@@ -444,15 +496,16 @@ fn a_reference_into_another_namespace_or_without_a_name_is_refused() {
 prop_compose! {
     fn any_template()(
         namespace in "[ab]{0,2}", image in "[ab]{0,2}", command in prop::collection::vec("[ab]{0,2}", 0..3),
-        cpu in 1u64..3, memory in 1u64..3, level in 0u8..3, class in prop::option::of("[ab]{0,1}"),
+        cpu in 1u64..3, memory in 1u64..3, level in 0u8..3, class in prop::option::of("[ab]{0,1}"), seccomp in prop::option::of("[ab]{0,1}"),
         user in 1i64..3, group in 1i64..3, root in any::<bool>(), volume in any::<bool>(),
         writable in prop::collection::vec("[ab]{0,2}", 0..3), read_only in prop::collection::vec("[ab]{0,2}", 0..3),
+        requests_limits in any::<bool>(),
     ) -> PodTemplate {
         PodTemplate {
             namespace, image, command, cpu: MilliCpu(cpu), memory: Bytes(memory), ephemeral_storage: Bytes(1),
             security_level: [SecurityLevel::Standard, SecurityLevel::High, SecurityLevel::Custom][usize::from(level)],
-            runtime_class: class, run_as_user: user, run_as_group: group, read_only_root: root,
-            writable_paths: writable, read_only_paths: read_only, has_volume: volume,
+            runtime_class: class, seccomp, run_as_user: user, run_as_group: group, read_only_root: root,
+            writable_paths: writable, read_only_paths: read_only, has_volume: volume, requests_limits,
         }
     }
 }
@@ -498,11 +551,11 @@ prop_compose! {
     fn any_sandbox()(
         level in any_level(), cpu in any_cpu(), memory in any_quantity(), storage in any_quantity(), paths in any_paths(),
         root in prop::option::of(any::<bool>()), user in prop::option::of(998i64..1003), persistent in prop::option::of(any::<bool>()),
-        timeout in prop::option::of(1i64..3600),
+        timeout in prop::option::of(1i64..3600), cpu_pinning in prop::option::of(any::<bool>()),
     ) -> SandboxSpec {
         SandboxSpec {
             runtime: "python".into(), security_level: level, timeout,
-            resources: Some(SandboxResources { cpu, memory, ephemeral_storage: storage, cpu_pinning: None }),
+            resources: Some(SandboxResources { cpu, memory, ephemeral_storage: storage, cpu_pinning }),
             filesystem: Some(Filesystem { read_only_root: root, writable_paths: paths }),
             storage: Some(Storage { persistent, volume_size: None }),
             security_context: Some(SecurityContext { run_as_user: user, ..Default::default() }),
@@ -525,7 +578,7 @@ prop_compose! {
 prop_compose! {
     fn any_meeting()(
         sandbox in any_sandbox(), profile in prop::option::of(any_profile()), min in any_cpu(), recommended in any_cpu(),
-        high in any::<bool>(), most_cpu in prop::option::of(1u64..3000), most_memory in prop::option::of(1u64..3000),
+        high in any::<bool>(), overcommitted in any::<bool>(), most_cpu in prop::option::of(1u64..3000), most_memory in prop::option::of(1u64..3000),
     ) -> Meeting {
         let mut runtime = runtime("python", "python", None);
         runtime.spec.resource_requirements = Some(ResourceRequirements {
@@ -534,8 +587,11 @@ prop_compose! {
         Meeting {
             sandbox, profile, runtime,
             defaults: Defaults {
+                overcommitted,
                 high_runtime_class: high.then(|| "gvisor".into()),
                 maximum: Maximum { cpu: most_cpu.map(MilliCpu), memory: most_memory.map(|n| Bytes(n << 20)), ..Default::default() },
+                seccomp: SeccompProfiles::default(),
+                networks_by_policy: false,
             },
         }
     }
@@ -552,7 +608,7 @@ fn spelled_out(resolved: &ResolvedSandbox) -> SandboxSpec {
             cpu: Some(template.cpu.to_string()),
             memory: Some(template.memory.to_string()),
             ephemeral_storage: Some(template.ephemeral_storage.to_string()),
-            cpu_pinning: None,
+            cpu_pinning: Some(resolved.pinned_cpus > 0),
         }),
         filesystem: Some(Filesystem {
             read_only_root: Some(template.read_only_root),

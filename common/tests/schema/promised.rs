@@ -67,7 +67,7 @@ const SANDBOX: KindPromise = KindPromise {
         AGE,
     ],
     fields: sandbox,
-    added: &["status.nodeName", "status.finishedTime"],
+    added: &["status.nodeName", "status.finishedTime", "status.cpus"],
     rules: &[
         "!has(oldSelf.status) || !has(oldSelf.status.podName) || (has(self.status) && has(self.status.podName) && self.status.podName == oldSelf.status.podName)",
         "!has(oldSelf.status) || !has(oldSelf.status.phase) || !(oldSelf.status.phase in ['Terminated', 'Failed']) || (has(self.status) && has(self.status.phase) && self.status.phase == oldSelf.status.phase)",

@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::decide::{Attempt, Outcome, Usage, Write};
+use crate::cpu::CpuSet;
 use crate::metrics::Metrics;
 
 /// A request that takes longer counts as failed, whether it arrived or not.
@@ -126,6 +127,7 @@ struct SandboxView {
 struct SandboxStatusView {
     phase: Option<SandboxPhase>,
     pod_name: Option<String>,
+    cpus: Option<String>,
 }
 
 /// What is needed of a WarmPod.
@@ -157,8 +159,8 @@ impl Apply {
     ///
     /// Without a resource version: that the pod's name is set once is a rule of the kind, so a race has one winner, and a
     /// repetition changes nothing.
-    pub async fn publish(&self, assignment: &Assignment) -> Attempt {
-        let patch = publication(assignment, &self.node, Timestamp::now());
+    pub async fn publish(&self, assignment: &Assignment, cpus: Option<&CpuSet>) -> Attempt {
+        let patch = publication(assignment, cpus, &self.node, Timestamp::now());
         let result = self
             .patch::<Sandbox>(&assignment.sandbox, Some("status"), &Patch::Merge(patch))
             .await;
@@ -230,6 +232,7 @@ impl Apply {
                 let result = self.patch::<Sandbox>(sandbox, Some("status"), &patch).await;
                 ("usage", result)
             }
+            Write::Cpus { sandbox, cpus, .. } => ("cpus", self.cpus(sandbox, cpus).await),
         };
         self.count(kind, &result);
         match result {
@@ -241,6 +244,23 @@ impl Apply {
                 Outcome::Failed
             }
         }
+    }
+
+    /// Sets the CPUs of a published Sandbox, where it says others.
+    async fn cpus(&self, sandbox: &ObjectId, cpus: &CpuSet) -> Result<(), ApplyError> {
+        let current: SandboxView = self.get::<Sandbox, _>(sandbox).await?;
+        if current.metadata.uid != sandbox.uid {
+            return Err(ApplyError::NotFound);
+        }
+        if current.status.cpus == Some(cpus.to_string()) {
+            return Ok(());
+        }
+        let patch = json!({
+            "metadata": {"uid": sandbox.uid},
+            "status": {"cpus": cpus.to_string()},
+        });
+        self.patch::<Sandbox>(sandbox, Some("status"), &Patch::Merge(patch))
+            .await
     }
 
     /// Sets the phase of a WarmPod that nobody was assigned, and only as long as nobody is: with the resource version.
@@ -328,7 +348,11 @@ fn standing(assignment: &Assignment, sandbox: &SandboxView) -> Attempt {
     if sandbox.metadata.uid != assignment.sandbox.uid {
         return gone("another Sandbox has that name now");
     }
-    let SandboxStatusView { phase, pod_name } = &sandbox.status;
+    let SandboxStatusView {
+        phase,
+        pod_name,
+        cpus: _,
+    } = &sandbox.status;
     if phase.is_some_and(SandboxPhase::is_final) {
         return gone("the Sandbox is over");
     }
@@ -359,7 +383,12 @@ fn wants_phase(status: &WarmPodStatusView, ready: bool) -> bool {
     }
 }
 
-fn publication(assignment: &Assignment, node: &str, now: Timestamp) -> Value {
+fn publication(
+    assignment: &Assignment,
+    cpus: Option<&CpuSet>,
+    node: &str,
+    now: Timestamp,
+) -> Value {
     // Conditions count in seconds everywhere in Kubernetes.
     let second = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let yes = |type_, reason, message: &str| {
@@ -370,7 +399,7 @@ fn publication(assignment: &Assignment, node: &str, now: Timestamp) -> Value {
     } else {
         ("WarmPodAssigned", "A warm pod was assigned.")
     };
-    json!({
+    let mut patch = json!({
         "metadata": {"uid": assignment.sandbox.uid},
         "status": {
             "phase": SandboxPhase::Running,
@@ -386,7 +415,11 @@ fn publication(assignment: &Assignment, node: &str, now: Timestamp) -> Value {
                 yes(conditions::READY, "Running", "The sandbox runs."),
             ],
         },
-    })
+    });
+    if let Some(cpus) = cpus {
+        patch["status"]["cpus"] = json!(cpus.to_string());
+    }
+    patch
 }
 
 fn condition(pod: &ObjectId, status: bool, reason: &str, message: &str, now: Timestamp) -> Value {

@@ -8,9 +8,10 @@ use pilotlight_common::stream::NodeReport;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::apply::Apply;
-use super::decide::{Action, Event, Now, State, key};
-use super::host_client::Host;
+use super::decide::{Action, Ask, Event, Now, State, key};
+use super::host_client::{Host, HostError};
 use super::http::Health;
+use super::network::Network;
 use crate::metrics::Metrics;
 
 /// Events that may wait. Senders wait when it is full; the engine itself never sends.
@@ -25,6 +26,8 @@ pub struct Engine<H> {
     pub apply: Arc<Apply>,
     /// Answers questions about pods.
     pub host: Arc<H>,
+    /// Keeps pods to their network rules, where this agent does.
+    pub network: Option<Arc<Network>>,
     /// Counts.
     pub metrics: Arc<Metrics>,
     /// Shown by the probes.
@@ -46,7 +49,7 @@ impl<H: Host> Engine<H> {
             wall: Timestamp::now(),
         };
         let background = Arc::new(Semaphore::new(BACKGROUND));
-        let mut state = State::default();
+        let mut state = State::new(self.network.is_some());
         // The first turn asks `host` for a sign of life.
         let mut event = Event::Wake;
         loop {
@@ -94,9 +97,9 @@ impl<H: Host> Engine<H> {
         let (apply, host) = (Arc::clone(&self.apply), Arc::clone(&self.host));
         let (sender, metrics) = (self.sender.clone(), Arc::clone(&self.metrics));
         match action {
-            Action::Publish(assignment) => {
+            Action::Publish(assignment, cpus) => {
                 tokio::spawn(async move {
-                    let attempt = apply.publish(&assignment).await;
+                    let attempt = apply.publish(&assignment, cpus.as_ref()).await;
                     let _ = sender
                         .send(Event::Attempted(key(&assignment), attempt))
                         .await;
@@ -120,21 +123,56 @@ impl<H: Host> Engine<H> {
             }
             Action::Inspect(pods) => {
                 tokio::spawn(async move {
-                    let result = host.inspect(pods).await.map_err(|error| {
-                        metrics.host_failed();
-                        error.to_string()
-                    });
+                    let result = answered(host.inspect(pods).await, &metrics);
                     let _ = sender.send(Event::Inspected(result)).await;
                 });
             }
             Action::Sample(pods) => {
                 tokio::spawn(async move {
-                    let result = host.usage(pods).await.map_err(|error| {
-                        metrics.host_failed();
-                        error.to_string()
-                    });
+                    let result = answered(host.usage(pods).await, &metrics);
                     let _ = sender.send(Event::Sampled(result)).await;
                 });
+            }
+            Action::Profiles(Ask::Install(profile)) => {
+                tokio::spawn(async move {
+                    let result = answered(host.install_profile(profile.clone()).await, &metrics);
+                    let _ = sender.send(Event::ProfileInstalled(profile, result)).await;
+                });
+            }
+            Action::Profiles(Ask::Check { wanted, named }) => {
+                tokio::spawn(async move {
+                    let result = answered(host.check_profiles(wanted, named).await, &metrics);
+                    let _ = sender.send(Event::ProfilesChecked(result)).await;
+                });
+            }
+            Action::TellRefusedProfile(name, why) => {
+                tracing::warn!(name, why, "refused a user's seccomp profile");
+            }
+            Action::Pin { key, pod, cpus } => {
+                tokio::spawn(async move {
+                    let result = answered(host.pin(pod, cpus).await, &metrics);
+                    let _ = sender.send(Event::Pinned(key, result)).await;
+                });
+            }
+            Action::Cpus => {
+                tokio::spawn(async move {
+                    let result = answered(host.cpus().await, &metrics);
+                    let _ = sender.send(Event::Cpus(result)).await;
+                });
+            }
+            Action::Network(ask) => {
+                let Some(network) = self.network.clone() else {
+                    return;
+                };
+                tokio::spawn(async move {
+                    let answer = network.ask(ask).await;
+                    let _ = sender.send(Event::Network(answer)).await;
+                });
+            }
+            Action::ForgetNetwork(pod) => {
+                if let Some(network) = &self.network {
+                    network.forget(&pod);
+                }
             }
             Action::CountPublished(latency) => metrics.published(latency),
             Action::CountRefused(reason) => {
@@ -144,4 +182,12 @@ impl<H: Host> Engine<H> {
             Action::CountCpu(micros) => metrics.used_cpu(micros),
         }
     }
+}
+
+/// What `host` answered; a failure to answer is counted, and told in words.
+fn answered<T>(result: Result<T, HostError>, metrics: &Metrics) -> Result<T, String> {
+    result.map_err(|error| {
+        metrics.host_failed();
+        error.to_string()
+    })
 }

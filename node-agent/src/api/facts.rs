@@ -5,12 +5,13 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, SecurityContext};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, SeccompProfile, SecurityContext};
 use pilotlight_common::kinds::GROUP;
 use pilotlight_common::names::{MANAGED_BY, MANAGED_BY_LABEL, OwnerKind, PREPARED_CONDITION};
+use pilotlight_common::resolve::SECCOMP_FOLDER;
 use pilotlight_common::stream::ObjectId;
 
-use crate::protocol::PodUid;
+use crate::protocol::{PodUid, ProfileFile};
 
 /// What is known of one managed pod.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -25,10 +26,14 @@ pub struct PodFacts {
     pub terminating: bool,
     /// Its phase.
     pub phase: PodPhase,
+    /// Whether its init containers are over, or it has none.
+    pub initialized: bool,
     /// Whether the kubelet says that all containers are ready.
     pub containers_ready: bool,
     /// What in its specification asks for less than confinement, if anything.
     pub asks_unconfined: Option<&'static str>,
+    /// Files of installed seccomp profiles that it names.
+    pub profiles: BTreeSet<ProfileFile>,
     /// Whether a runtime class is set: such a runtime may keep all processes in the sandbox container.
     pub has_runtime_class: bool,
     /// Ids of the containers that run; each must have confined processes.
@@ -138,8 +143,11 @@ impl PodFacts {
                 Some("Succeeded" | "Failed") => PodPhase::Over,
                 _ => PodPhase::Pending,
             },
+            initialized: spec.init_containers.iter().flatten().next().is_none()
+                || condition("Initialized").is_some_and(|c| c.status == "True"),
             containers_ready: condition("ContainersReady").is_some_and(|c| c.status == "True"),
             asks_unconfined: asks_unconfined(pod),
+            profiles: profiles(pod),
             has_runtime_class: spec.runtime_class_name.is_some(),
             running,
             known,
@@ -158,39 +166,50 @@ fn container_id(status: &ContainerStatus) -> Option<&str> {
 
 /// What in the specification asks for less than confinement. Whether it would take effect is not asked.
 fn asks_unconfined(pod: &Pod) -> Option<&'static str> {
-    let spec = pod.spec.as_ref()?;
-    let unconfined = |type_: Option<&str>| type_ == Some("Unconfined");
-    let of_pod = spec
-        .security_context
-        .as_ref()
-        .and_then(|context| context.seccomp_profile.as_ref())
-        .map(|profile| profile.type_.as_str());
-    if unconfined(of_pod) {
+    let unconfined = |profile: &SeccompProfile| profile.type_ == "Unconfined";
+    if of_pod(pod).is_some_and(unconfined) {
         return Some("the pod asks for seccomp Unconfined");
     }
-    let contexts: Vec<&SecurityContext> = spec
-        .containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten())
-        .filter_map(|container| container.security_context.as_ref())
-        .chain(
-            spec.ephemeral_containers
-                .iter()
-                .flatten()
-                .filter_map(|container| container.security_context.as_ref()),
-        )
-        .collect();
-    if contexts
-        .iter()
-        .any(|context| context.privileged == Some(true))
-    {
+    if contexts(pod).any(|context| context.privileged == Some(true)) {
         return Some("a container is privileged");
     }
-    contexts
-        .iter()
+    contexts(pod)
         .filter_map(|context| context.seccomp_profile.as_ref())
-        .any(|profile| unconfined(Some(&profile.type_)))
+        .any(unconfined)
         .then_some("a container asks for seccomp Unconfined")
+}
+
+/// The files of installed profiles that the pod or a container of it names.
+fn profiles(pod: &Pod) -> BTreeSet<ProfileFile> {
+    let of_containers = contexts(pod).filter_map(|context| context.seccomp_profile.as_ref());
+    of_pod(pod)
+        .into_iter()
+        .chain(of_containers)
+        .filter_map(|profile| {
+            let path = profile.localhost_profile.as_deref()?;
+            let (folder, file) = path.split_once('/')?;
+            (folder == SECCOMP_FOLDER)
+                .then(|| ProfileFile::try_from(file.to_owned()).ok())
+                .flatten()
+        })
+        .collect()
+}
+
+fn of_pod(pod: &Pod) -> Option<&SeccompProfile> {
+    let context = pod.spec.as_ref()?.security_context.as_ref()?;
+    context.seccomp_profile.as_ref()
+}
+
+/// The security contexts of all containers, of whatever kind.
+fn contexts(pod: &Pod) -> impl Iterator<Item = &SecurityContext> {
+    pod.spec.iter().flat_map(|spec| {
+        let ephemeral = spec.ephemeral_containers.iter().flatten();
+        spec.containers
+            .iter()
+            .chain(spec.init_containers.iter().flatten())
+            .filter_map(|container| container.security_context.as_ref())
+            .chain(ephemeral.filter_map(|container| container.security_context.as_ref()))
+    })
 }
 
 #[cfg(test)]
@@ -271,5 +290,18 @@ mod tests {
         let mut whole = pod();
         whole["spec"]["securityContext"] = json!({"seccompProfile": {"type": "Unconfined"}});
         assert!(facts(whole).unwrap().asks_unconfined.is_some());
+    }
+
+    #[test]
+    fn the_installed_profiles_it_names_are_known_and_others_are_not_ours() {
+        let file = "pilotlight/python-0123456789ab.json";
+        let mut pod = pod();
+        pod["spec"]["securityContext"] =
+            json!({"seccompProfile": {"type": "Localhost", "localhostProfile": file}});
+        pod["spec"]["containers"][0]["securityContext"]["seccompProfile"] =
+            json!({"type": "Localhost", "localhostProfile": "profiles/mine.json"});
+        let facts = facts(pod).unwrap();
+        let names: Vec<&str> = facts.profiles.iter().map(ProfileFile::as_str).collect();
+        assert_eq!(names, ["python-0123456789ab.json"]);
     }
 }

@@ -1,5 +1,6 @@
 //! Asks the `host` process. Used by [`super::engine`].
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +10,10 @@ use tokio::net::UnixStream;
 use tokio::sync::Mutex;
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
-use crate::protocol::{MAX_PODS, PodInspection, PodUid, PodUsage, Request, Response, codec};
+use crate::protocol::{
+    CheckedProfiles, CpuState, MAX_PODS, PinAnswer, PodInspection, PodUid, PodUsage, ProfileFile,
+    Request, Response, UserProfile, codec,
+};
 
 /// A question takes `host` a few milliseconds; one that takes so long is not going to be answered.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -46,6 +50,25 @@ pub trait Host: Send + Sync + 'static {
         &self,
         pods: Vec<PodUid>,
     ) -> impl Future<Output = Result<Vec<PodUsage>, HostError>> + Send;
+    /// Installs a user's seccomp profile; the inner error says why it is refused.
+    fn install_profile(
+        &self,
+        profile: UserProfile,
+    ) -> impl Future<Output = Result<Result<ProfileFile, String>, HostError>> + Send;
+    /// Makes every seccomp profile what it must be.
+    fn check_profiles(
+        &self,
+        wanted: BTreeSet<ProfileFile>,
+        named: BTreeSet<ProfileFile>,
+    ) -> impl Future<Output = Result<CheckedProfiles, HostError>> + Send;
+    /// Whole CPUs for a pod.
+    fn pin(
+        &self,
+        pod: PodUid,
+        cpus: u32,
+    ) -> impl Future<Output = Result<PinAnswer, HostError>> + Send;
+    /// Which CPUs are given, and how many can be.
+    fn cpus(&self) -> impl Future<Output = Result<CpuState, HostError>> + Send;
 }
 
 type Connection = Framed<UnixStream, LengthDelimitedCodec>;
@@ -124,6 +147,41 @@ impl Host for HostSocket {
             rest = later;
         }
     }
+
+    async fn install_profile(
+        &self,
+        profile: UserProfile,
+    ) -> Result<Result<ProfileFile, String>, HostError> {
+        match self.ask(&Request::InstallProfile(profile)).await? {
+            Response::ProfileInstalled(result) => Ok(result),
+            other => Err(refused(&other)),
+        }
+    }
+
+    async fn pin(&self, pod: PodUid, cpus: u32) -> Result<PinAnswer, HostError> {
+        match self.ask(&Request::Pin { pod, cpus }).await? {
+            Response::Pinned(answer) => Ok(answer),
+            other => Err(refused(&other)),
+        }
+    }
+
+    async fn check_profiles(
+        &self,
+        wanted: BTreeSet<ProfileFile>,
+        named: BTreeSet<ProfileFile>,
+    ) -> Result<CheckedProfiles, HostError> {
+        match self.ask(&Request::CheckProfiles { wanted, named }).await? {
+            Response::ProfilesChecked(checked) => Ok(checked),
+            other => Err(refused(&other)),
+        }
+    }
+
+    async fn cpus(&self) -> Result<CpuState, HostError> {
+        match self.ask(&Request::Cpus).await? {
+            Response::Cpus(state) => Ok(state),
+            other => Err(refused(&other)),
+        }
+    }
 }
 
 fn refused(response: &Response) -> HostError {
@@ -131,6 +189,10 @@ fn refused(response: &Response) -> HostError {
         Response::Refused(message) => message.chars().take(200).collect(),
         Response::Inspected(_) => "inspections".to_owned(),
         Response::Usage(_) => "usage".to_owned(),
+        Response::ProfileInstalled(_) => "an installed profile".to_owned(),
+        Response::ProfilesChecked(_) => "checked profiles".to_owned(),
+        Response::Pinned(_) => "whether a pod has CPUs".to_owned(),
+        Response::Cpus(_) => "CPUs".to_owned(),
     })
 }
 
@@ -149,6 +211,7 @@ mod tests {
                 found: false,
                 containers: Vec::new(),
                 truncated: false,
+                pin: None,
             };
             pods.iter().map(unseen).collect()
         }
@@ -163,6 +226,34 @@ mod tests {
             };
             pods.iter().map(used).collect()
         }
+
+        fn install_profile(&mut self, profile: &UserProfile) -> Result<ProfileFile, String> {
+            ProfileFile::try_from(format!("{}-0123456789ab.json", profile.name))
+                .map_err(|error| error.to_string())
+        }
+
+        fn check_profiles(
+            &mut self,
+            wanted: &BTreeSet<ProfileFile>,
+            _: &BTreeSet<ProfileFile>,
+        ) -> CheckedProfiles {
+            CheckedProfiles {
+                installed: wanted.iter().cloned().collect(),
+                ..CheckedProfiles::default()
+            }
+        }
+        fn pin(&mut self, _pod: &PodUid, cpus: u32) -> PinAnswer {
+            PinAnswer::Granted((0..cpus).collect())
+        }
+
+        fn cpus(&mut self) -> CpuState {
+            CpuState {
+                free: 7,
+                ..CpuState::default()
+            }
+        }
+
+        fn tick(&mut self) {}
     }
 
     fn start(path: &Path) -> tokio::task::JoinSet<()> {
@@ -187,6 +278,27 @@ mod tests {
         assert_eq!(host.usage(Vec::new()).await.unwrap().len(), 0);
         let seen = host.inspect(pods[..64].to_vec()).await.unwrap();
         assert_eq!(seen.len(), 64);
+        let answer = host.pin(pods[0].clone(), 2).await.unwrap();
+        assert_eq!(answer, PinAnswer::Granted((0..2).collect()));
+        assert_eq!(host.cpus().await.unwrap().free, 7);
+    }
+
+    #[tokio::test]
+    async fn profiles_are_installed_and_checked_through_the_socket() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("host.sock");
+        let _server = start(&path);
+        let host = HostSocket::new(&path);
+        let profile = |name: &str| UserProfile {
+            name: name.into(),
+            json: "{}".into(),
+        };
+        let file = host.install_profile(profile("mine")).await.unwrap();
+        let wanted = BTreeSet::from([file.unwrap()]);
+        let checked = host.check_profiles(wanted.clone(), BTreeSet::new()).await;
+        assert!(checked.unwrap().installed.iter().eq(&wanted));
+        let refused = host.install_profile(profile("../mine")).await.unwrap();
+        assert!(refused.unwrap_err().contains("../mine"));
     }
 
     #[tokio::test]

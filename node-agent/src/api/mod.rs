@@ -6,10 +6,12 @@
 pub mod apply;
 pub mod client;
 pub mod decide;
+pub mod dns;
 pub mod engine;
 pub mod facts;
 pub mod host_client;
 pub mod http;
+pub mod network;
 pub mod stream;
 pub mod watch;
 
@@ -24,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::args::ApiArgs;
+use crate::args::{ApiArgs, NetworkMode};
 use crate::metrics::Metrics;
 use decide::Event;
 
@@ -54,12 +56,29 @@ pub async fn run(args: ApiArgs) -> anyhow::Result<()> {
     tracing::info!(node, version = env!("CARGO_PKG_VERSION"), "starting");
 
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
+    let network = match args.network_mode {
+        NetworkMode::Policy => None,
+        NetworkMode::Node => {
+            let config = dns::Config {
+                upstreams: network::resolv::read(&args.resolv_conf)?,
+                allowed_ranges: args.allowed_ranges.clone(),
+            };
+            let (network, connection) =
+                network::Network::new(args.network_socket.clone(), config, sender.clone());
+            tasks.spawn(async move {
+                connection.run().await;
+                "the connection to the network process"
+            });
+            Some(network)
+        }
+    };
     let engine = engine::Engine {
         apply: Arc::new(apply::Apply::new(
             client.clone(),
             node.clone(),
             Arc::clone(&metrics),
         )),
+        network: network.clone(),
         host: Arc::new(host_client::HostSocket::new(&args.host_socket)),
         metrics: Arc::clone(&metrics),
         health: Arc::clone(&health),

@@ -1,5 +1,5 @@
-//! Where the kubelet keeps pods: cgroup v1 and v2, cgroupfs and systemd drivers. Used by [`super::inspect`] and
-//! [`super::usage`].
+//! Where the kubelet keeps pods: cgroup v1 and v2, cgroupfs and systemd drivers. Used by [`super::inspect`],
+//! [`super::usage`] and [`super::cpuset`].
 //!
 //! The kubelet's root is told by the agent's own `/proc/self/cgroup` where that shows it (cgroup v1, or v2 in the
 //! node's namespace). A private cgroup namespace hides it; then the tree is searched, to a small depth.
@@ -26,6 +26,8 @@ pub enum Resource {
     Cpu,
     /// Memory, and on v1 the list of processes.
     Memory,
+    /// The CPUs that processes may run on.
+    Cpuset,
 }
 
 /// Which files a hierarchy has.
@@ -43,6 +45,7 @@ pub struct Tree {
     version: Version,
     cpu: Hierarchy,
     memory: Hierarchy,
+    cpuset: Hierarchy,
 }
 
 /// One mounted hierarchy and the kubelet's roots in it.
@@ -69,6 +72,7 @@ impl Tree {
                 version: Version::V2,
                 cpu: hierarchy(root.to_owned()),
                 memory: hierarchy(root.to_owned()),
+                cpuset: hierarchy(root.to_owned()),
             };
         }
         // The usual mount points; `cpuacct` is a link to the joint one where both exist.
@@ -81,6 +85,7 @@ impl Tree {
             version: Version::V1,
             cpu: hierarchy(cpu),
             memory: hierarchy(root.join("memory")),
+            cpuset: hierarchy(root.join("cpuset")),
         }
     }
 
@@ -91,9 +96,24 @@ impl Tree {
 
     /// The pod's directory, where it has one.
     pub fn pod(&mut self, uid: &PodUid, resource: Resource, now: Instant) -> Option<PathBuf> {
+        self.hierarchy(resource).pod(uid, now)
+    }
+
+    /// The directories below which the kubelet keeps all pods; none where there are none yet.
+    pub fn roots(&mut self, resource: Resource, now: Instant) -> Vec<PathBuf> {
+        let hierarchy = self.hierarchy(resource);
+        hierarchy.roots.retain(|root| root.is_dir());
+        if hierarchy.roots.is_empty() {
+            hierarchy.search(now);
+        }
+        hierarchy.roots.clone()
+    }
+
+    fn hierarchy(&mut self, resource: Resource) -> &mut Hierarchy {
         match resource {
-            Resource::Cpu => self.cpu.pod(uid, now),
-            Resource::Memory => self.memory.pod(uid, now),
+            Resource::Cpu => &mut self.cpu,
+            Resource::Memory => &mut self.memory,
+            Resource::Cpuset => &mut self.cpuset,
         }
     }
 }
@@ -103,12 +123,19 @@ impl Hierarchy {
         if let Some(found) = find_pod(&self.roots, uid) {
             return Some(found);
         }
-        // The kubelet may have started after this process; and on some nodes the roots differ by pod class.
+        self.search(now)
+            .then(|| find_pod(&self.roots, uid))
+            .flatten()
+    }
+
+    /// Looks for the roots, where it is time to: the kubelet may have started after this process, and on some nodes the
+    /// roots differ by pod class.
+    fn search(&mut self, now: Instant) -> bool {
         if self
             .searched
             .is_some_and(|at| now.duration_since(at) < SEARCH_PAUSE)
         {
-            return None;
+            return false;
         }
         self.searched = Some(now);
         let own: Vec<PathBuf> = self
@@ -122,7 +149,7 @@ impl Hierarchy {
         } else {
             own
         };
-        find_pod(&self.roots, uid)
+        true
     }
 }
 
@@ -215,6 +242,16 @@ fn find_pod(roots: &[PathBuf], uid: &PodUid) -> Option<PathBuf> {
         };
         candidates.into_iter().find(|path| path.is_dir())
     })
+}
+
+/// The UID of a pod, out of the name of its cgroup; `None` for a class of pods and for a container. Of a static pod it is no
+/// UUID.
+pub fn pod_uid(directory: &str) -> Option<String> {
+    let uid = match directory.strip_suffix(".slice") {
+        None => directory.strip_prefix("pod")?.to_owned(),
+        Some(name) => name.rsplit_once("-pod")?.1.replace('_', "-"),
+    };
+    (!uid.is_empty()).then_some(uid)
 }
 
 /// The runtime's id of a container, out of the name of its cgroup; `None` for a runtime's own helper.
@@ -342,6 +379,42 @@ mod tests {
             tree.pod(&uid(), Resource::Memory, start + SEARCH_PAUSE)
                 .is_some()
         );
+    }
+
+    #[test]
+    fn a_pod_is_known_by_its_directory_under_both_drivers() {
+        let u = UID.replace('-', "_");
+        for (directory, uid) in [
+            (format!("pod{UID}"), Some(UID)),
+            (format!("kubepods-pod{u}.slice"), Some(UID)),
+            (
+                format!("kubelet-kubepods-burstable-pod{u}.slice"),
+                Some(UID),
+            ),
+            ("poda1b2".to_owned(), Some("a1b2")),
+            ("pod".to_owned(), None),
+            ("burstable".to_owned(), None),
+            ("kubepods-burstable.slice".to_owned(), None),
+            ("cri-containerd-abc.scope".to_owned(), None),
+        ] {
+            assert_eq!(pod_uid(&directory).as_deref(), uid, "{directory}");
+        }
+    }
+
+    #[test]
+    fn the_roots_are_those_of_the_own_node_and_found_again_when_they_were_made_anew() {
+        let paths = ["cpuset/knode-1/kubepods", "cpuset/knode-2/kubepods"];
+        let (root, mut tree) = tree_with(&paths, "4:cpuset:/knode-1/kubepods/podx/y");
+        let own = root.path().join(paths[0]);
+        let start = Instant::now();
+        assert_eq!(
+            tree.roots(Resource::Cpuset, start),
+            std::slice::from_ref(&own)
+        );
+        fs::remove_dir(&own).unwrap();
+        assert!(tree.roots(Resource::Cpuset, start).is_empty());
+        fs::create_dir(&own).unwrap();
+        assert_eq!(tree.roots(Resource::Cpuset, start + SEARCH_PAUSE), [own]);
     }
 
     #[test]

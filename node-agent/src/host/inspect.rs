@@ -37,6 +37,7 @@ pub fn inspect(uid: &PodUid, directory: Option<&Path>, proc_root: &Path) -> PodI
             found: false,
             containers: Vec::new(),
             truncated: false,
+            pin: None,
         };
     };
     let mut containers = Vec::new();
@@ -66,6 +67,7 @@ pub fn inspect(uid: &PodUid, directory: Option<&Path>, proc_root: &Path) -> PodI
         found: true,
         containers,
         truncated,
+        pin: None,
     }
 }
 
@@ -121,7 +123,7 @@ fn container(id: String, cgroups: &[&Path], proc_root: &Path) -> ContainerInspec
 }
 
 /// The processes of one cgroup, and whether these are all.
-fn processes(cgroup: &Path) -> (Vec<u32>, bool) {
+pub(crate) fn processes(cgroup: &Path) -> (Vec<u32>, bool) {
     let Some(text) = read(&cgroup.join("cgroup.procs")) else {
         return (Vec::new(), !cgroup.exists());
     };

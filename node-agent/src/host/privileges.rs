@@ -1,7 +1,8 @@
-//! Gives up every capability before any thread is started, and reads back that they are gone. Called by `main`.
+//! Gives up capabilities before any thread is started, and reads back that they are gone. Called by `main` for each
+//! process.
 //!
-//! Nothing `host` does so far needs one: the files of `/proc` and the cgroup tree it reads are readable by
-//! everybody, and the socket's directory belongs to its own user.
+//! Nothing `host` does needs one: the files of `/proc` and the cgroup tree it reads are readable by
+//! everybody, and the socket's directory belongs to its own user. `network` keeps three ([`NETWORK`]).
 
 use std::fs;
 use std::io;
@@ -21,7 +22,22 @@ pub enum PrivilegesError {
     /// Some are still there.
     #[error("{0} is still set after capabilities were given up")]
     StillSet(String),
+    /// One is missing that the process cannot work without.
+    #[error(
+        "the capabilities of this process are {0}, not NET_ADMIN, SYS_ADMIN and SYS_PTRACE alone; does its container have them?"
+    )]
+    NotThese(String),
+    /// Files of root are open to it, whatever its capabilities.
+    #[error("this process runs as root and must not; start it as a user of its own (runAsNonRoot)")]
+    Root,
 }
+
+/// What `network` keeps: changing nf_tables, entering network namespaces, and finding out which one a process is in.
+pub const NETWORK: [Capability; 3] = [
+    Capability::CAP_NET_ADMIN,
+    Capability::CAP_SYS_ADMIN,
+    Capability::CAP_SYS_PTRACE,
+];
 
 /// Empties all sets of the calling thread, which must be the only one.
 pub fn drop_all() -> Result<(), PrivilegesError> {
@@ -37,6 +53,47 @@ pub fn drop_all() -> Result<(), PrivilegesError> {
     Ok(())
 }
 
+/// Leaves the calling thread, which must be the only one, with [`NETWORK`] alone.
+pub fn keep_network() -> Result<(), PrivilegesError> {
+    let keep = NETWORK.into_iter().collect();
+    if caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        for capability in caps::all() {
+            if !NETWORK.contains(&capability) && caps::has_cap(None, CapSet::Bounding, capability)?
+            {
+                caps::drop(None, CapSet::Bounding, capability)?;
+            }
+        }
+    }
+    caps::clear(None, CapSet::Ambient)?;
+    caps::clear(None, CapSet::Inheritable)?;
+    caps::set(None, CapSet::Effective, &keep)?;
+    caps::set(None, CapSet::Permitted, &keep)?;
+    Ok(())
+}
+
+/// Reads the sets of the only thread back and fails where they are not [`NETWORK`] alone.
+pub fn verify_network(proc_root: &Path) -> Result<(), PrivilegesError> {
+    let status = fs::read_to_string(proc_root.join("self/status"))?;
+    let wanted = NETWORK
+        .iter()
+        .fold(0, |mask, capability| mask | capability.bitmask());
+    for (set, wanted) in [
+        ("CapInh:", 0),
+        ("CapPrm:", wanted),
+        ("CapEff:", wanted),
+        ("CapAmb:", 0),
+    ] {
+        let found = status.lines().find(|line| line.starts_with(set));
+        let mask = found.and_then(|line| u64::from_str_radix(line[set.len()..].trim(), 16).ok());
+        if mask != Some(wanted) {
+            return Err(PrivilegesError::NotThese(
+                found.unwrap_or("unknown").to_owned(),
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// Reads the sets of every thread back and fails where one of them can use a capability.
 pub fn verify(proc_root: &Path) -> Result<usize, PrivilegesError> {
     let mut threads = 0;
@@ -48,6 +105,26 @@ pub fn verify(proc_root: &Path) -> Result<usize, PrivilegesError> {
         threads += 1;
     }
     Ok(threads)
+}
+
+/// Fails where one of the threads is root's in any way, which `api` must not be.
+pub fn verify_not_root(proc_root: &Path) -> Result<(), PrivilegesError> {
+    for entry in fs::read_dir(proc_root.join("self/task"))? {
+        let status = fs::read_to_string(entry?.path().join("status"))?;
+        if is_root(&status) {
+            return Err(PrivilegesError::Root);
+        }
+    }
+    Ok(())
+}
+
+/// Whether one of the real, effective, saved and file system users of a thread's status is root. So is a thread whose
+/// status does not say.
+fn is_root(status: &str) -> bool {
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:"))
+        .is_none_or(|users| users.split_whitespace().any(|user| user == "0"))
 }
 
 /// The first set of a thread's status that is not empty.
@@ -72,6 +149,16 @@ mod tests {
         assert_eq!(still_set(status), None);
         let status = status.replace("CapPrm:\t0000000000000000", "CapPrm:\t0000000000200000");
         assert_eq!(still_set(&status), Some("CapPrm:\t0000000000200000"));
+    }
+
+    #[test]
+    fn a_thread_with_one_user_that_is_root_is_roots() {
+        assert!(!is_root("Name:\tx\nUid:\t65532\t65532\t65532\t65532\n"));
+        assert!(!is_root("Uid:\t1000\t1000\t1000\t1000\n"));
+        assert!(is_root("Uid:\t65532\t65532\t0\t65532\n"));
+        assert!(is_root("Name:\tx\n"));
+        let own = fs::read_to_string("/proc/self/status").unwrap();
+        assert_eq!(is_root(&own), nix::unistd::Uid::current().is_root());
     }
 
     #[test]

@@ -19,6 +19,8 @@ use crate::protocol::{Request, Response, codec};
 const MAX_CONNECTIONS: usize = 4;
 /// A peer that does not take its answer for so long is cut off.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time between two looks at what was given: where nothing tells of a new container, it leaves the CPUs of a sandbox by this.
+const TICK: Duration = Duration::from_secs(1);
 /// Pause after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -41,6 +43,17 @@ pub enum ServeError {
 /// away needs no capability where the group is one of the process's own.
 pub fn bind(path: &Path, gid: u32) -> Result<UnixListener, ServeError> {
     let step = |step| move |source| ServeError::Bind { step, source };
+    let listener = bind_blocking(path, gid)?;
+    listener.set_nonblocking(true).map_err(step("prepare"))?;
+    UnixListener::from_std(listener).map_err(step("prepare"))
+}
+
+/// The same for a process without an event loop.
+pub fn bind_blocking(
+    path: &Path,
+    gid: u32,
+) -> Result<std::os::unix::net::UnixListener, ServeError> {
+    let step = |step| move |source| ServeError::Bind { step, source };
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(step("replace")(error));
@@ -48,7 +61,7 @@ pub fn bind(path: &Path, gid: u32) -> Result<UnixListener, ServeError> {
         _ => {}
     }
     // Until the mode is set nobody but the owner can connect: that takes write permission, which the usual umask withholds.
-    let listener = UnixListener::bind(path).map_err(step("bind"))?;
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(step("bind"))?;
     let owner = std::fs::metadata(path).map_err(step("read"))?;
     if owner.gid() != gid {
         std::os::unix::fs::chown(path, None, Some(gid)).map_err(step("give the group of"))?;
@@ -66,8 +79,18 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let kernel: Arc<Mutex<dyn Kernel>> = Arc::new(Mutex::new(kernel));
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    // By itself, whether anybody asks or not: `api` may be away, and pods come all the same.
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let stream = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = ticks.tick() => {
+                kernel.lock().unwrap_or_else(PoisonError::into_inner).tick();
+                continue;
+            }
+        };
+        let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "accept failed");
@@ -130,33 +153,75 @@ fn answer(frame: &[u8], kernel: &Mutex<dyn Kernel>) -> Response {
     match request {
         Request::Inspect { pods } => Response::Inspected(kernel.inspect(&pods)),
         Request::Usage { pods } => Response::Usage(kernel.usage(&pods)),
+        Request::InstallProfile(profile) => {
+            Response::ProfileInstalled(kernel.install_profile(&profile))
+        }
+        Request::CheckProfiles { wanted, named } => {
+            Response::ProfilesChecked(kernel.check_profiles(&wanted, &named))
+        }
+        Request::Pin { pod, cpus } => Response::Pinned(kernel.pin(&pod, cpus)),
+        Request::Cpus => Response::Cpus(kernel.cpus()),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{MAX_FRAME_BYTES, PodInspection, PodUid, PodUsage};
+    use crate::cpu::CpuSet;
+    use crate::protocol::{
+        CheckedProfiles, CpuState, MAX_FRAME_BYTES, PinAnswer, PodInspection, PodUid, PodUsage,
+        ProfileFile, UserProfile,
+    };
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// Records what it was asked.
     #[derive(Clone, Default)]
     struct Recorder(Arc<Mutex<Vec<String>>>);
 
+    impl Recorder {
+        fn note(&self, what: String) {
+            self.0.lock().unwrap().push(what);
+        }
+    }
+
     impl Kernel for Recorder {
         fn inspect(&mut self, pods: &[PodUid]) -> Vec<PodInspection> {
-            self.0
-                .lock()
-                .unwrap()
-                .push(format!("inspect {}", pods.len()));
+            self.note(format!("inspect {}", pods.len()));
             Vec::new()
         }
 
         fn usage(&mut self, pods: &[PodUid]) -> Vec<PodUsage> {
-            self.0.lock().unwrap().push(format!("usage {}", pods.len()));
+            self.note(format!("usage {}", pods.len()));
             Vec::new()
         }
+
+        fn install_profile(&mut self, profile: &UserProfile) -> Result<ProfileFile, String> {
+            self.note(format!("install {}", profile.name));
+            Err("this recorder installs nothing".to_owned())
+        }
+
+        fn check_profiles(
+            &mut self,
+            wanted: &BTreeSet<ProfileFile>,
+            named: &BTreeSet<ProfileFile>,
+        ) -> CheckedProfiles {
+            self.note(format!("check {} {}", wanted.len(), named.len()));
+            CheckedProfiles::default()
+        }
+
+        fn pin(&mut self, _pod: &PodUid, cpus: u32) -> PinAnswer {
+            self.note(format!("pin {cpus}"));
+            PinAnswer::Granted(CpuSet::default())
+        }
+
+        fn cpus(&mut self) -> CpuState {
+            self.note("cpus".to_owned());
+            CpuState::default()
+        }
+
+        fn tick(&mut self) {}
     }
 
     fn own_uid() -> u32 {

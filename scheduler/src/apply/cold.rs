@@ -91,6 +91,7 @@ impl Applier {
             template: &create.template,
             shape: &create.shape,
             preload: None,
+            nodes: &create.nodes,
         };
         let api: Api<Pod> = Api::namespaced(self.hot.clone(), namespace);
         let wanted = pod(&plan, self.overcommit);

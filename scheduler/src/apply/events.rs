@@ -61,6 +61,15 @@ pub struct EventRecorder {
     queue: mpsc::Sender<(ObjectId, EventNote)>,
 }
 
+/// Of the kinds that events are about, one is not of this project.
+fn api_version(kind: &str) -> &'static str {
+    if kind == "Node" {
+        "v1"
+    } else {
+        "llmsafespace.dev/v1"
+    }
+}
+
 impl EventRecorder {
     /// A recorder, and the task that does its work.
     pub fn new(client: Client, instance: String) -> (Self, impl Future<Output = ()> + Send) {
@@ -87,7 +96,7 @@ impl EventRecorder {
                     secondary: None,
                 };
                 let reference = ObjectReference {
-                    api_version: Some("llmsafespace.dev/v1".into()),
+                    api_version: Some(api_version(note.kind).into()),
                     kind: Some(note.kind.into()),
                     name: Some(about.name),
                     // Events of cluster-wide objects lie in "default".

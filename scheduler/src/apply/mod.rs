@@ -7,6 +7,7 @@
 mod assign;
 mod cold;
 mod events;
+mod expel;
 mod removal;
 mod status;
 mod validate;
@@ -181,9 +182,18 @@ impl Applier {
             let uid = create.sandbox.uid;
             return Some(Done::ColdPod { uid, outcome });
         }
+        if let Action::Expel(expel) = action {
+            let _permit = self.start_permits.acquire().await.ok()?;
+            let outcome = self.expel(&expel).await;
+            let uid = expel.sandbox.uid;
+            return Some(Done::Expelled { uid, outcome });
+        }
         let _permit = self.cold_permits.acquire().await.ok()?;
         Some(match action {
-            Action::Assign(_) | Action::Record { .. } | Action::CreateColdPod(_) => return None,
+            Action::Assign(_)
+            | Action::Record { .. }
+            | Action::CreateColdPod(_)
+            | Action::Expel(_) => return None,
             Action::GrowVolume(grow) => {
                 let outcome = self.grow_volume(&grow).await;
                 Done::Volume {

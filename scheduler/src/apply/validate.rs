@@ -24,6 +24,7 @@ fn validation_pod(trial: &Validate, overcommit: Overcommit) -> Pod {
         preload: None,
         template: &trial.template,
         shape: &trial.shape,
+        nodes: &[],
     };
     let mut pod = pod(&plan, overcommit);
     if let Some(labels) = &mut pod.metadata.labels {

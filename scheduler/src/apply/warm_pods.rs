@@ -76,6 +76,7 @@ impl Applier {
             template,
             shape,
             preload,
+            nodes: &[],
         };
         let wanted = pod(&plan, self.overcommit);
         match self.write(api.create(&post_params(), &wanted)).await {

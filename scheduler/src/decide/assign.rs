@@ -3,6 +3,8 @@
 //! For each shape with news: the sandbox that waits longest gets the longest-ready pod of the node with the most
 //! ready pods, and so on while there are both. The choice is one look at the front of two ordered sets.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 
 use super::cold;
@@ -20,8 +22,13 @@ pub(super) fn assign(index: &mut Index, now: Timestamp, actions: &mut Vec<Action
 }
 
 fn next(index: &mut Index, shape: &str, now: Timestamp) -> Option<Assign> {
-    let (_, uid) = index.waiting.get(shape)?.first()?.clone();
-    let key = index.ready.first(shape)?.clone();
+    let (_, uid, key) = queues(index, shape)
+        .filter_map(|(cpus, queue)| {
+            let (since, uid) = queue.first()?;
+            let key = index.ready.first_with(shape, cpus)?;
+            Some((*since, uid.clone(), key.clone()))
+        })
+        .min()?;
     let warm_pod = index.warm_pods.get_mut(&key)?;
     warm_pod.in_flight = Some(uid.clone());
     let warm_pod_id = warm_pod.view.identity.object_id();
@@ -44,17 +51,27 @@ fn next(index: &mut Index, shape: &str, now: Timestamp) -> Option<Assign> {
     Some(assign)
 }
 
+/// The waiting sandboxes of a shape, by the CPUs they want for their own: those that want some do not hold up those that want
+/// none.
+pub(super) fn queues<'a>(
+    index: &'a Index,
+    shape: &str,
+) -> impl Iterator<Item = (u32, &'a BTreeSet<(Timestamp, String)>)> {
+    index
+        .waiting
+        .range((shape.to_owned(), 0)..=(shape.to_owned(), u32::MAX))
+        .map(|((_, cpus), queue)| (*cpus, queue))
+}
+
 /// Sandboxes that are left over found no ready pod.
 fn count_misses(index: &mut Index, shape: &str) {
     // Newest first: whoever was counted already, and all who came before, need no second look.
-    let left: Vec<String> = index
-        .waiting
-        .get(shape)
-        .into_iter()
-        .flatten()
-        .rev()
-        .map(|(_, uid)| uid.clone())
-        .take_while(|uid| index.sandboxes.get(uid).is_some_and(|s| !s.counted))
+    let uncounted = |uid: &String| index.sandboxes.get(uid).is_some_and(|s| !s.counted);
+    let left: Vec<String> = queues(index, shape)
+        .flat_map(|(_, queue)| {
+            let newest = queue.iter().rev().map(|(_, uid)| uid.clone());
+            newest.take_while(uncounted)
+        })
         .collect();
     for uid in left {
         if let Some(sandbox) = index.sandboxes.get_mut(&uid) {

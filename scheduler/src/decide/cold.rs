@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::assign::queues;
 use crate::action::{Action, CreateColdPod};
 use crate::index::{Index, Timer};
 use crate::view::Key;
@@ -12,17 +13,39 @@ const RECHECK: SignedDuration = SignedDuration::from_secs(1);
 /// Starts pods for the sandboxes of a shape that no warm pod is ready or, sooner than a new one, in the making for.
 /// Called when the ready pods of the shape are given away.
 pub(super) fn start(index: &mut Index, shape: &str, now: Timestamp, actions: &mut Vec<Action>) {
-    let Some(waiting) = index.waiting.get(shape) else {
-        return;
-    };
     // Oldest first: who waits longest gets the next warm pod.
-    let waiting: Vec<String> = waiting.iter().map(|(_, uid)| uid.clone()).collect();
-    let coming = index.in_the_making(shape, now);
-    let mut look_again = (coming > 0).then(|| now.saturating_add(RECHECK).unwrap_or(now));
-    for uid in waiting.into_iter().skip(coming) {
-        if let Some(create) = create(index, &uid, now, &mut look_again) {
-            actions.push(Action::CreateColdPod(Box::new(create)));
-            index.touch_sandbox(&uid);
+    let waiting: Vec<(u32, Vec<String>)> = queues(index, shape)
+        .map(|(cpus, queue)| (cpus, queue.iter().map(|(_, uid)| uid.clone()).collect()))
+        .collect();
+    if waiting.is_empty() {
+        return;
+    }
+    let mut look_again = None;
+    for (cpus, waiting) in waiting {
+        // Where a pod in the making will be, and whether it will have CPUs to give, is not known: those who want some do not
+        // wait for it.
+        let coming = if cpus == 0 {
+            index.in_the_making(shape, now)
+        } else {
+            0
+        };
+        if coming > 0 {
+            look_again = Some(now.saturating_add(RECHECK).unwrap_or(now));
+        }
+        for uid in waiting.into_iter().skip(coming) {
+            let nodes = if cpus == 0 {
+                Vec::new()
+            } else {
+                index.nodes_with_cpus(cpus)
+            };
+            if cpus > 0 && nodes.is_empty() {
+                // Looked at again when a node has some.
+                break;
+            }
+            if let Some(create) = create(index, &uid, nodes, now, &mut look_again) {
+                actions.push(Action::CreateColdPod(Box::new(create)));
+                index.touch_sandbox(&uid);
+            }
         }
     }
     if let Some(at) = look_again {
@@ -35,6 +58,7 @@ pub(super) fn start(index: &mut Index, shape: &str, now: Timestamp, actions: &mu
 fn create(
     index: &mut Index,
     uid: &str,
+    nodes: Vec<String>,
     now: Timestamp,
     look_again: &mut Option<Timestamp>,
 ) -> Option<CreateColdPod> {
@@ -62,5 +86,6 @@ fn create(
         template: resolved.template,
         shape,
         volume: resolved.volume,
+        nodes,
     })
 }

@@ -13,6 +13,7 @@ mod preloading;
 mod runtime_status;
 mod size;
 mod sweep;
+mod trespass;
 mod validate;
 mod volumes;
 
@@ -21,14 +22,22 @@ use jiff::Timestamp;
 use crate::action::{Action, EventNote};
 use crate::index::Index;
 pub use autoscale::Needs;
+pub(crate) use lifecycle::over;
 pub use preloading::Preloading;
+pub use trespass::{Verdict, judge};
 
 /// Everything that is due now.
 pub(crate) fn decide(index: &mut Index, now: Timestamp) -> Vec<Action> {
     let mut actions = Vec::new();
     assign::assign(index, now, &mut actions);
     for uid in std::mem::take(&mut index.dirty.sandboxes) {
-        actions.extend(lifecycle::lifecycle(index, &uid, now));
+        // Before all else: what its pod does is no concern of a sandbox that it does not serve.
+        if trespass::is_open(index, &uid) {
+            actions.extend(trespass::look(index, &uid, now));
+        }
+        if !trespass::is_open(index, &uid) {
+            actions.extend(lifecycle::lifecycle(index, &uid, now));
+        }
         actions.extend(volumes::grow(index, &uid, now));
     }
     for key in std::mem::take(&mut index.dirty.warm_pods) {

@@ -1,15 +1,19 @@
 //! What must go, and what an interrupted creation left undone. Runs over everything after a start or a
 //! failover, so nothing needs a finalizer.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use pilotlight_common::fates::trouble::POD_UNSCHEDULABLE;
 use pilotlight_common::kinds::SandboxPhase;
-use pilotlight_common::names::OwnerKind;
+use pilotlight_common::names::{NODE_DISTRUSTED, OwnerKind};
 use pilotlight_common::stream::{AgentRefusal, ObjectId};
 
 use super::preloading::{self, is_overdue};
 use crate::action::Action;
-use crate::index::{Class, Index, POD_LAG, Timer, expires, replaced_for};
-use crate::view::{Claim, Key, PodOwner};
+use crate::index::{Class, Index, POD_LAG, Timer, WarmPodEntry, expires, replaced_for};
+use crate::view::{Claim, Key, PodOwner, PodView};
+
+/// How long a pod that is kept to some nodes may find no room there.
+const STUCK: SignedDuration = SignedDuration::from_secs(30);
 
 /// What a warm pod needs now, if anything.
 pub(super) fn warm_pod(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action> {
@@ -95,7 +99,8 @@ fn is_definite(reason: &str) -> bool {
     .any(|r| r.as_str() == reason)
 }
 
-/// An idle warm pod goes when its pod or its pool is gone, or when its preloads take too long.
+/// An idle warm pod goes when its pod or its pool is gone, when it is on the wrong node, or when its preloads take too
+/// long.
 fn idle(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action> {
     let entry = index.warm_pods.get(key)?;
     let warm_pod = entry.view.identity.object_id();
@@ -106,6 +111,13 @@ fn idle(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action> {
         };
         let pool_there = index.pools.get(&pool).is_some_and(|p| p.view.is_some());
         let reason = if pool_there { "PodLost" } else { "PoolDeleted" };
+        return Some(Action::Retire {
+            warm_pod,
+            pod_uid: pod_uid(index, key),
+            reason,
+        });
+    }
+    if let Some(reason) = misplaced(index, entry, key) {
         return Some(Action::Retire {
             warm_pod,
             pod_uid: pod_uid(index, key),
@@ -152,6 +164,30 @@ fn idle(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action> {
     })
 }
 
+/// Why an idle warm pod can never be given away where it is, if so: its node is distrusted, or the agent of another node
+/// called it its own.
+fn misplaced(index: &Index, entry: &WarmPodEntry, key: &Key) -> Option<&'static str> {
+    let pod = index.pod_of(key)?.node.as_ref()?;
+    if entry.view.node.as_ref().is_some_and(|said| said != pod) {
+        return Some("WrongNode");
+    }
+    let node = index.nodes.get(pod)?;
+    node.is_distrusted().then_some(NODE_DISTRUSTED)
+}
+
+/// When a pod that may go to some nodes only, for their CPUs, and finds no room there, is made anew for those that have some
+/// by then.
+fn stuck_at(index: &Index, sandbox: &str, pod: &PodView) -> Option<Timestamp> {
+    let unschedulable = pod
+        .hold_up
+        .as_ref()
+        .is_some_and(|t| t.reason == POD_UNSCHEDULABLE);
+    let pinned = index.pinned_cpus(sandbox).is_some_and(|cpus| cpus > 0);
+    (unschedulable && pod.node.is_none() && pinned)
+        .then(|| pod.identity.created.saturating_add(STUCK).ok())
+        .flatten()
+}
+
 /// UID of a warm pod's pod, so that exactly that one is deleted.
 pub(super) fn pod_uid(index: &Index, key: &Key) -> Option<String> {
     index.pod_of(key).map(|pod| pod.identity.uid.clone())
@@ -192,11 +228,21 @@ pub(super) fn pod(index: &mut Index, key: &Key, now: Timestamp) -> Option<Action
             let spare = index
                 .cold_pod(uid)
                 .is_none_or(|own| own.identity.key != *key);
-            if !over && !spare {
+            // Its agent cannot give it the CPUs it was made for: another node may.
+            let refused = view.pod_name.is_none()
+                && index.cold_refusal(key) == Some(AgentRefusal::CpusUnavailable.as_str());
+            let stuck_at = stuck_at(index, uid, pod);
+            if let Some(due) = stuck_at.filter(|due| *due > now && !over && !spare) {
+                index.timer(due, Timer::Orphan(key.clone()));
                 return None;
             }
-            if !over && view.pod_name.is_none() && pod.ended.is_some() {
-                let (uid, trouble) = (uid.clone(), pod.ended.clone());
+            let refused = refused || stuck_at.is_some();
+            if !over && !spare && !refused {
+                return None;
+            }
+            if !over && view.pod_name.is_none() && (pod.ended.is_some() || refused) {
+                let trouble = pod.ended.clone().or_else(|| pod.hold_up.clone());
+                let uid = uid.clone();
                 index.cold_start_failed(&uid, trouble, now);
             }
             Some(Action::RemovePod {

@@ -10,11 +10,14 @@ use super::{Index, Kind, NodeEntry, Timer};
 use crate::input::Change;
 use crate::view::{Key, NodeView};
 
-/// How long a node keeps its label after its agent's last stream ended: a restart of the agent takes less.
+/// How long a node keeps its label while nothing was heard of its agent since this replica started: the streams are on their way.
 pub(crate) const NODE_GRACE: SignedDuration = SignedDuration::from_secs(15);
+/// The same after its agent's last stream ended. An agent that is alive connects again within it; while it is dead nobody
+/// holds the node's seccomp profiles to what they must be.
+pub(crate) const STREAM_GRACE: SignedDuration = SignedDuration::from_millis(500);
 
 impl Index {
-    pub(super) fn observe_nodes(&mut self, change: Change<NodeView>, _now: Timestamp) {
+    pub(super) fn observe_nodes(&mut self, change: Change<NodeView>, now: Timestamp) {
         let (here, gone, listed) = split(change, || {
             self.nodes
                 .values()
@@ -31,18 +34,43 @@ impl Index {
             }
         }
         for view in here {
-            let name = view.identity.key.name.clone();
-            self.nodes.entry(name.clone()).or_default().view = Some(view);
-            self.dirty.nodes.insert(name);
+            self.upsert_node(view, now);
         }
+        self.settle_profiles(now);
         if listed {
             self.mark_synced(Kind::Node);
+        }
+    }
+
+    pub(super) fn upsert_node(&mut self, view: NodeView, now: Timestamp) {
+        let name = view.identity.key.name.clone();
+        let entry = self.nodes.entry(name.clone()).or_default();
+        let known = entry.view.as_ref().map(|v| &v.identity);
+        if known.is_some_and(|known| {
+            known.uid == view.identity.uid && known.revision > view.identity.revision
+        }) {
+            return;
+        }
+        let was_distrusted = entry.is_distrusted();
+        entry.view = Some(view);
+        let is_distrusted = entry.is_distrusted();
+        self.dirty.nodes.insert(name.clone());
+        if was_distrusted != is_distrusted {
+            // Those that are not ready yet are known to be there by their pods alone.
+            let pods = self.pods.values();
+            let there = pods.filter(|pod| pod.node.as_ref() == Some(&name));
+            let there: Vec<Key> = there.map(|pod| pod.identity.key.clone()).collect();
+            for key in there {
+                self.touch_warm_pod(&key, now);
+            }
+            self.node_changed(&name, now);
         }
     }
 
     pub(super) fn stream_opened(&mut self, node: &str, id: u64, now: Timestamp) {
         let entry = self.nodes.entry(node.to_owned()).or_default();
         entry.streams.insert(id);
+        entry.was_heard = true;
         entry.silent_since = None;
         self.announce_all(node, id);
         self.node_changed(node, now);
@@ -55,14 +83,16 @@ impl Index {
         if entry.streams.remove(&id) && entry.streams.is_empty() {
             entry.silent_since = Some(now);
             self.timer(
-                now.saturating_add(NODE_GRACE).unwrap_or(now),
+                now.saturating_add(STREAM_GRACE).unwrap_or(now),
                 Timer::Node(node.to_owned()),
             );
         }
         self.node_changed(node, now);
+        self.settle_profiles(now);
     }
 
     fn node_changed(&mut self, node: &str, now: Timestamp) {
+        self.refresh_free(node);
         self.dirty.nodes.insert(node.to_owned());
         let members: Vec<Key> = self
             .nodes
@@ -80,6 +110,7 @@ impl Index {
     pub(super) fn reported(&mut self, node: &str, report: NodeReport, now: Timestamp) {
         let entry = self.nodes.entry(node.to_owned()).or_default();
         let was_up = entry.is_up();
+        let had = entry.report.as_ref().map(|report| report.profiles.clone());
         let refused: HashMap<_, _> = report
             .refused
             .iter()
@@ -95,9 +126,21 @@ impl Index {
             .into_iter()
             .map(|(key, reason)| (key, reason.to_owned()))
             .collect();
+        let profiles_changed = had.as_ref() != Some(&report.profiles);
         entry.report = Some(report);
-        if was_up != entry.is_up() || news {
+        let changed = was_up != entry.is_up() || news;
+        if news {
+            // Of pods that were made for one sandbox the owner is the sandbox.
+            let cold = entry.cold.iter().filter_map(|uid| self.cold_pods.get(uid));
+            self.dirty.pods.extend(cold.flatten().cloned());
+        }
+        self.pins_reported(node);
+        if changed {
             self.node_changed(node, now);
+        }
+        if profiles_changed {
+            self.dirty.nodes.insert(node.to_owned());
+            self.settle_profiles(now);
         }
     }
 }

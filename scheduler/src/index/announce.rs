@@ -1,7 +1,7 @@
 //! What the agents are told: every replica tells it from its own index, so none depends on the leader's memory.
 
 use pilotlight_common::names::endpoint;
-use pilotlight_common::stream::{Assignment, StreamMessage};
+use pilotlight_common::stream::{Assignment, ObjectId, StreamMessage};
 
 use super::Index;
 use crate::view::{Key, SandboxView};
@@ -28,6 +28,9 @@ impl Index {
         };
         let told = entry.announced.as_ref();
         if told.map(|(n, u)| (n, u)) == wanted.as_ref().map(|(n, u, _)| (n, u)) {
+            if let Some((node, uid, assignment)) = wanted {
+                self.announce_network(&uid, node, assignment.owner);
+            }
             return;
         }
         self.retract(key);
@@ -39,8 +42,36 @@ impl Index {
             stream: None,
             message: StreamMessage::Assign { assignment },
         });
+        self.network_was_told(&sandbox_uid);
         if let Some(entry) = self.warm_pods.get_mut(key) {
             entry.announced = Some((node, sandbox_uid));
+        }
+    }
+
+    /// Tells the node's agent of an assignment that it knows what its sandbox may reach, where that changed.
+    pub(super) fn announce_network(&mut self, uid: &str, node: String, owner: ObjectId) {
+        let Some(entry) = self.sandboxes.get(uid) else {
+            return;
+        };
+        if entry.network_told == Some(entry.network.digest()) {
+            return;
+        }
+        self.notices.push(Notice {
+            node,
+            stream: None,
+            message: StreamMessage::Network {
+                owner,
+                sandbox_uid: uid.to_owned(),
+                rules: entry.network.clone(),
+            },
+        });
+        self.network_was_told(uid);
+    }
+
+    /// An assignment with the sandbox's rules was told.
+    pub(super) fn network_was_told(&mut self, uid: &str) {
+        if let Some(entry) = self.sandboxes.get_mut(uid) {
+            entry.network_told = Some(entry.network.digest());
         }
     }
 
@@ -76,7 +107,10 @@ impl Index {
         self.notices.push(Notice {
             node: node.to_owned(),
             stream: Some(stream),
-            message: StreamMessage::Snapshot { assignments },
+            message: StreamMessage::Snapshot {
+                assignments,
+                profiles: self.user_profiles(),
+            },
         });
     }
 
@@ -97,6 +131,7 @@ impl Index {
             return None;
         }
         let node = entry.view.node.clone()?;
+        let cpus = self.pinned_cpus(uid)?;
         Some((
             node,
             Assignment {
@@ -108,6 +143,8 @@ impl Index {
                     .view
                     .assigned_at
                     .unwrap_or(entry.view.identity.created),
+                cpus,
+                network: self.sandboxes.get(uid)?.network.clone(),
             },
         ))
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use pilotlight_common::network::NetworkRules;
 use pilotlight_common::reasons::{Reason, Refusal};
 use pilotlight_common::resolve::{ResolvedPool, check_profile};
 
@@ -129,6 +130,7 @@ impl Index {
 
     /// After a change of a runtime or profile. They change rarely, so every user is resolved again.
     pub(super) fn resolve_everything(&mut self, now: Timestamp) {
+        self.resolve_networks();
         let unpublished: Vec<String> = self
             .sandboxes
             .iter()
@@ -152,6 +154,24 @@ impl Index {
             if self.set_resolved(&key, resolved) {
                 self.pool_changed(&key, now);
             }
+        }
+    }
+
+    /// What sandboxes may reach changes with their profile while they run.
+    fn resolve_networks(&mut self) {
+        let changed: Vec<(String, NetworkRules)> = self
+            .sandboxes
+            .iter()
+            .filter(|(_, entry)| entry.view.spec.profile_ref.is_some() && !entry.view.is_final())
+            .filter_map(|(uid, entry)| Some((uid, entry, self.resolve_network(&entry.view).ok()?)))
+            .filter(|(_, entry, network)| entry.network != *network)
+            .map(|(uid, _, network)| (uid.clone(), network))
+            .collect();
+        for (uid, network) in changed {
+            if let Some(entry) = self.sandboxes.get_mut(&uid) {
+                entry.network = network;
+            }
+            self.touch_sandbox(&uid);
         }
     }
 

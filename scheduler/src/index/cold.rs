@@ -86,11 +86,17 @@ impl Index {
         let uid = uid.clone();
         let key = pod.identity.key.clone();
         if there {
+            self.note_given(&uid, &key);
             self.cold_pods.entry(uid.clone()).or_default().insert(key);
-        } else if let Some(keys) = self.cold_pods.get_mut(&uid) {
-            keys.remove(&key);
-            if keys.is_empty() {
-                self.cold_pods.remove(&uid);
+        } else {
+            if let Some(node) = &pod.node {
+                self.forget_promise(&key, node);
+            }
+            if let Some(keys) = self.cold_pods.get_mut(&uid) {
+                keys.remove(&key);
+                if keys.is_empty() {
+                    self.cold_pods.remove(&uid);
+                }
             }
         }
         self.touch_sandbox(&uid);
@@ -110,6 +116,9 @@ impl Index {
             return;
         };
         if entry.cold.announced == place {
+            if let Some((node, assignment)) = wanted {
+                self.announce_network(uid, node, assignment.owner);
+            }
             return;
         }
         let owner = entry.view.identity.object_id();
@@ -137,6 +146,7 @@ impl Index {
                 stream: None,
                 message: StreamMessage::Assign { assignment },
             });
+            self.network_was_told(uid);
         }
     }
 
@@ -148,6 +158,7 @@ impl Index {
             return None;
         }
         let pod = self.cold_pod(uid).filter(|pod| hopeful(pod))?;
+        let cpus = self.pinned_cpus(uid)?;
         let key = &pod.identity.key;
         let owner = sandbox.identity.object_id();
         Some((
@@ -158,6 +169,8 @@ impl Index {
                 sandbox: owner,
                 endpoint: endpoint(&key.name, &key.namespace, &self.settings.cluster_domain),
                 assigned_at: pod.identity.created,
+                cpus,
+                network: self.sandboxes.get(uid)?.network.clone(),
             },
         ))
     }

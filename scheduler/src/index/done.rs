@@ -71,6 +71,23 @@ impl Index {
         }
     }
 
+    fn sandbox_written(&mut self, uid: &str, outcome: Outcome, now: Timestamp) {
+        let Some(entry) = self.sandboxes.get_mut(uid) else {
+            return;
+        };
+        entry.busy = false;
+        entry.failures = if outcome == Outcome::Failed {
+            entry.failures.saturating_add(1)
+        } else {
+            0
+        };
+        let at = now
+            .saturating_add(pause(outcome, entry.failures))
+            .unwrap_or(now);
+        entry.not_before = at;
+        self.timer(at, Timer::Sandbox(uid.to_owned()));
+    }
+
     pub(super) fn done(&mut self, done: Done, now: Timestamp) {
         match done {
             Done::Assign { assign, outcome } => {
@@ -133,22 +150,8 @@ impl Index {
             }
             Done::ColdPod { uid, outcome } => self.cold_pod_made(&uid, outcome, now),
             Done::Volume { key, outcome } => self.volume_grown(&key, outcome, now),
-            Done::Sandbox { uid, outcome } => {
-                let Some(entry) = self.sandboxes.get_mut(&uid) else {
-                    return;
-                };
-                entry.busy = false;
-                entry.failures = if outcome == Outcome::Failed {
-                    entry.failures.saturating_add(1)
-                } else {
-                    0
-                };
-                let at = now
-                    .saturating_add(pause(outcome, entry.failures))
-                    .unwrap_or(now);
-                entry.not_before = at;
-                self.timer(at, Timer::Sandbox(uid));
-            }
+            Done::Sandbox { uid, outcome } => self.sandbox_written(&uid, outcome, now),
+            Done::Expelled { uid, outcome } => self.expelled(&uid, outcome, now),
             Done::Pool { key, outcome } => {
                 let Some(pool) = self.pools.get_mut(&key) else {
                     return;

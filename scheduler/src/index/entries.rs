@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use pilotlight_common::network::{NetworkRules, RulesDigest};
 use pilotlight_common::reasons::Refusal;
 use pilotlight_common::resolve::{ResolvedPool, ResolvedSandbox};
 use pilotlight_common::stream::NodeReport;
 
 use super::health::Health;
+use super::pinning::NodePins;
 use super::ready::Place;
+use super::standing::Standing;
 use super::{ColdStart, Pace};
 use crate::decide::{Needs, Preloading};
 use crate::view::{Claim, Key, NodeView, PoolView, SandboxView, WarmPodView};
@@ -20,6 +23,10 @@ pub struct SandboxEntry {
     pub view: SandboxView,
     /// What it asks of its pod, with the shape; or why it cannot be had.
     pub resolved: Result<(ResolvedSandbox, String), Refusal>,
+    /// What it may reach over the network: the last rules that could be fulfilled. An edit that cannot leaves them as they are.
+    pub network: NetworkRules,
+    /// Digest of the rules that its node was told.
+    pub network_told: Option<RulesDigest>,
     /// When this replica first saw it.
     pub first_seen: Timestamp,
     /// The WarmPod whose assignment to it is under way.
@@ -30,8 +37,8 @@ pub struct SandboxEntry {
     pub not_before: Timestamp,
     /// Failed status writes in a row.
     pub failures: u32,
-    /// Its place among the waiting, where it waits.
-    pub waiting_as: Option<String>,
+    /// Its place among the waiting, where it waits: its shape, and the CPUs it wants for its own.
+    pub waiting_as: Option<(String, u32)>,
     /// Whether it was counted as a hit or a miss.
     pub counted: bool,
     /// What is under way where it gets a pod of its own.
@@ -40,6 +47,8 @@ pub struct SandboxEntry {
     pub uses_runtime: Option<String>,
     /// How its pod fares, once it is published.
     pub health: Health,
+    /// Whether its publication is borne out.
+    pub standing: Standing,
 }
 
 /// Where a warm pod stands in its pool.
@@ -208,6 +217,8 @@ pub struct NodeEntry {
     pub view: Option<NodeView>,
     /// Streams its agent holds to this replica.
     pub streams: BTreeSet<u64>,
+    /// Whether its agent ever held one.
+    pub was_heard: bool,
     /// Since when there is none.
     pub silent_since: Option<Timestamp>,
     /// The agent's last report.
@@ -222,11 +233,30 @@ pub struct NodeEntry {
     pub not_before: Timestamp,
     /// Warm pod UIDs that the last report refused, with the reason; kept for pods not seen yet.
     pub refused: BTreeMap<(String, String), String>,
+    /// The CPUs it can give.
+    pub pins: NodePins,
 }
 
 impl NodeEntry {
-    /// Whether pods of this node can be assigned: its agent listens and says it can arm them.
+    /// Whether its agent listens and says it can arm pods.
     pub fn is_up(&self) -> bool {
         !self.streams.is_empty() && self.report.as_ref().is_some_and(|r| r.ready)
+    }
+
+    /// Whether its agent said that a seccomp profile is installed.
+    pub fn has_profile(&self, file: &str) -> bool {
+        self.report
+            .as_ref()
+            .is_some_and(|report| report.profiles.iter().any(|there| there == file))
+    }
+
+    /// Whether it published what it was not given, and nobody has cleared it since.
+    pub fn is_distrusted(&self) -> bool {
+        self.view.as_ref().is_some_and(|v| v.distrusted)
+    }
+
+    /// Whether pods of this node can be assigned.
+    pub fn is_assignable(&self) -> bool {
+        self.is_up() && !self.is_distrusted()
     }
 }

@@ -14,8 +14,11 @@ mod health;
 mod names;
 mod observe;
 mod pace;
+pub mod pinning;
 pub mod ready;
 mod runtimes;
+mod seccomp;
+mod standing;
 mod touch;
 mod volumes;
 
@@ -28,15 +31,19 @@ use pilotlight_common::resolve::Defaults;
 use crate::action::{Action, EventNote};
 use crate::input::Input;
 use crate::view::{Key, NodeView, PodView, ProfileView, WarmPodView};
-pub(crate) use agents::NODE_GRACE;
+pub(crate) use agents::{NODE_GRACE, STREAM_GRACE};
 pub use announce::Notice;
 pub use cold::ColdStart;
 pub use entries::{Class, NodeEntry, PoolEntry, SandboxEntry, WarmPodEntry};
 pub(crate) use observe::{POD_LAG, WAITING_AFTER};
 pub use pace::Pace;
+use pinning::Pinning;
 use ready::ReadyQueues;
 pub use runtimes::{RuntimeEntry, Trial, Uses, Verdict};
 use runtimes::{Trials, Usage};
+pub use seccomp::MAX_USER_PROFILES;
+use seccomp::Seccomp;
+pub use standing::Standing;
 pub(crate) use touch::{expires, replaced_for};
 pub use volumes::VolumeEntry;
 
@@ -111,10 +118,12 @@ pub enum Kind {
     Node,
     /// RuntimeClasses.
     RuntimeClass,
+    /// ConfigMaps with seccomp profiles.
+    SeccompMap,
 }
 
 /// All kinds.
-pub const KINDS: [Kind; 9] = [
+pub const KINDS: [Kind; 10] = [
     Kind::Sandbox,
     Kind::WarmPod,
     Kind::Pool,
@@ -124,6 +133,7 @@ pub const KINDS: [Kind; 9] = [
     Kind::Volume,
     Kind::Node,
     Kind::RuntimeClass,
+    Kind::SeccompMap,
 ];
 
 /// The state of the world as this replica knows it.
@@ -149,6 +159,8 @@ pub struct Index {
     pub(crate) runtimes: BTreeMap<Key, RuntimeEntry>,
     pub(crate) trials: Trials,
     pub(crate) usage: Usage,
+    /// The seccomp profiles that users brought.
+    pub(crate) seccomp: Seccomp,
     /// RuntimeClasses by name, with their UID.
     runtime_classes: BTreeMap<Key, String>,
     /// The RuntimeClass of level `high` that the installation names, whether it is there or not.
@@ -158,8 +170,9 @@ pub struct Index {
     pub(crate) profiles: HashMap<Key, ProfileView>,
     pub(crate) nodes: HashMap<String, NodeEntry>,
     pub(crate) ready: ReadyQueues,
-    /// Sandboxes without a pod by shape, oldest first.
-    pub(crate) waiting: HashMap<String, BTreeSet<(Timestamp, String)>>,
+    pub(crate) pinning: Pinning,
+    /// Sandboxes without a pod by shape and by the CPUs they want for their own, oldest first.
+    pub(crate) waiting: BTreeMap<(String, u32), BTreeSet<(Timestamp, String)>>,
     /// WarmPods by the UID of the sandbox they are assigned to.
     pub(crate) claims: HashMap<String, BTreeSet<Key>>,
     /// UID of the sandbox that is published on a pod.
@@ -224,12 +237,14 @@ impl Index {
             runtimes: BTreeMap::new(),
             trials: Trials::default(),
             usage: Usage::default(),
+            seccomp: Seccomp::default(),
             runtime_classes: BTreeMap::new(),
             invalid_profiles: BTreeMap::new(),
             profiles: HashMap::new(),
             nodes: HashMap::new(),
             ready: ReadyQueues::default(),
-            waiting: HashMap::new(),
+            pinning: Pinning::default(),
+            waiting: BTreeMap::new(),
             claims: HashMap::new(),
             published: HashMap::new(),
             unready: BTreeSet::new(),
@@ -258,6 +273,7 @@ impl Index {
             Input::Profile(change) => self.observe_profiles(change, now),
             Input::Volume(change) => self.observe_volumes(change),
             Input::RuntimeClass(change) => self.observe_runtime_classes(change, now),
+            Input::SeccompMap(change) => self.observe_seccomp_maps(change, now),
             Input::Node(change) => self.observe_nodes(change, now),
             Input::StreamOpened {
                 node,
@@ -274,6 +290,10 @@ impl Index {
     /// Whether the first list of every kind has come.
     pub fn is_synced(&self) -> bool {
         self.synced.len() == KINDS.len()
+    }
+
+    pub(crate) fn has_listed(&self, kind: Kind) -> bool {
+        self.synced.contains(&kind)
     }
 
     pub(crate) fn mark_synced(&mut self, kind: Kind) {
@@ -372,6 +392,12 @@ impl Index {
             .count()
     }
 
+    /// Nodes that published what they were not given, and that nobody has cleared since.
+    pub fn distrusted_nodes(&self) -> usize {
+        let nodes = self.nodes.values();
+        nodes.filter(|n| n.is_distrusted()).count()
+    }
+
     pub(crate) fn timer(&mut self, at: Timestamp, timer: Timer) {
         self.timers.insert((at, timer));
     }
@@ -419,6 +445,7 @@ impl Index {
             return;
         }
         self.leading_since = Some(now);
+        self.watched_by_another();
         // A list taken just now precedes this: assignments that were given up unanswered are in it, or never
         // happened, so their pods are candidates again.
         let unanswered: Vec<Key> = self
@@ -433,7 +460,8 @@ impl Index {
     }
 
     fn everything_is_dirty(&mut self) {
-        self.dirty.shapes.extend(self.waiting.keys().cloned());
+        let waiting = self.waiting.keys().map(|(shape, _)| shape.clone());
+        self.dirty.shapes.extend(waiting);
         self.dirty.sandboxes.extend(self.sandboxes.keys().cloned());
         self.dirty.warm_pods.extend(self.warm_pods.keys().cloned());
         self.dirty.pods.extend(self.pods.keys().cloned());

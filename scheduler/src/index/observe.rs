@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use pilotlight_common::kinds::SandboxPhase;
 
 use super::health::Health;
-use super::{ColdStart, Index, Kind, Observation, SandboxEntry, Timer, WarmPodEntry};
+use super::{ColdStart, Index, Kind, Observation, SandboxEntry, Standing, Timer, WarmPodEntry};
 use crate::action::{CreateWarmPod, EventNote};
 use crate::input::Change;
 use crate::view::{Claim, Identity, Key, PodView, SandboxView, View, WarmPodView};
@@ -48,7 +48,13 @@ impl Index {
             self.forget_sandbox(&uid, now);
         }
         for view in here {
+            let uid = view.identity.uid.clone();
+            let known = self.sandboxes.get(&uid);
+            let news = known.is_none_or(|entry| entry.view.pod_name.is_none());
             self.upsert_sandbox(view, now);
+            if listed && news {
+                self.not_watched(&uid);
+            }
         }
         if listed {
             self.mark_synced(Kind::Sandbox);
@@ -71,7 +77,7 @@ impl Index {
             .sandboxes
             .get(&uid)
             .is_none_or(|entry| entry.view.spec != view.spec)
-            .then(|| self.resolve_sandbox(&view));
+            .then(|| (self.resolve_sandbox(&view), self.resolve_network(&view)));
         let new_key = view.identity.key.clone();
         if let Some(entry) = self.sandboxes.get_mut(&uid) {
             if view.identity.revision < entry.view.identity.revision {
@@ -80,22 +86,29 @@ impl Index {
             let published = entry.view.phase != Some(SandboxPhase::Running)
                 && view.phase == Some(SandboxPhase::Running);
             entry.view = view;
-            if let Some(resolved) = resolved {
+            if let Some((resolved, network)) = resolved {
                 entry.resolved = resolved;
+                if let Ok(network) = network {
+                    entry.network = network;
+                }
             }
             if published {
                 self.note_published(&uid, now);
             }
-        } else if let Some(resolved) = resolved {
+        } else if let Some((resolved, network)) = resolved {
             self.timer(
                 now.saturating_add(WAITING_AFTER).unwrap_or(now),
                 Timer::Sandbox(uid.clone()),
             );
+            let standing = Standing::new(view.pod_name.is_some());
             self.sandboxes.insert(
                 uid.clone(),
                 SandboxEntry {
                     view,
+                    standing,
                     resolved,
+                    network: network.unwrap_or_default(),
+                    network_told: None,
                     first_seen: now,
                     in_flight: None,
                     busy: false,
@@ -108,9 +121,14 @@ impl Index {
                     health: Health::default(),
                 },
             );
+            self.note_all_given(&uid);
         }
         if let Some(pod) = self.pod_of_sandbox(&uid) {
-            self.published.insert(pod, uid.clone());
+            // Whoever was given the pod keeps it, whatever others are said to run on it.
+            let holder = self.published.get(&pod);
+            if holder.is_none_or(|holder| *holder == uid) || self.is_given(&uid, &pod) {
+                self.published.insert(pod, uid.clone());
+            }
         }
         self.note_health(&uid, now);
         self.sandbox_uids.insert(new_key, uid.clone());
@@ -158,13 +176,16 @@ impl Index {
         // Out of the waiting queue first, while the entry can still be found.
         entry.view.identity.deleting = true;
         self.touch_sandbox(uid);
-        if let Some(pod) = self.pod_of_sandbox(uid) {
+        if let Some(pod) = self.pod_of_sandbox(uid)
+            && self.published.get(&pod).is_some_and(|holder| holder == uid)
+        {
             self.published.remove(&pod);
         }
         let Some(entry) = self.sandboxes.remove(uid) else {
             return;
         };
         self.unready.remove(uid);
+        self.note_cold_promise(uid);
         if self
             .sandbox_uids
             .get(&entry.view.identity.key)
@@ -251,6 +272,9 @@ impl Index {
             );
         }
         if old_node != new_node {
+            if let Some(node) = &old_node {
+                self.forget_promise(&key, node);
+            }
             if let Some(node) = old_node.and_then(|n| self.nodes.get_mut(&n)) {
                 node.warm_pods.remove(&key);
             }
@@ -279,6 +303,7 @@ impl Index {
                         .unwrap_or(now),
                     Timer::WarmPod(key.clone()),
                 );
+                self.note_given(&uid, &key);
                 self.touch_sandbox(&uid);
             }
         }
@@ -348,6 +373,9 @@ impl Index {
             name: entry.view.pool.clone(),
         };
         self.leave_class(&pool, key, entry.class, entry.view.identity.created);
+        if let Some(node) = &entry.view.node {
+            self.forget_promise(key, node);
+        }
         if let Some(node) = entry.view.node.as_ref().and_then(|n| self.nodes.get_mut(n)) {
             node.warm_pods.remove(key);
         }

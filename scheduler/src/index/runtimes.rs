@@ -273,6 +273,7 @@ impl Index {
         };
         let respecified = entry.view.object.spec != view.object.spec;
         entry.view = view;
+        let mut renamed = None;
         if respecified {
             let (old_image, old_pod) = (entry.image.clone(), entry.pod.clone());
             entry.specify(self);
@@ -282,6 +283,7 @@ impl Index {
             if entry.pod != old_pod {
                 entry.trial = None;
                 entry.removing = None;
+                renamed = Some(entry.pod.clone());
             }
             entry.verdict = None;
             entry.failures = 0;
@@ -290,6 +292,10 @@ impl Index {
             self.dirty.pods.extend(self.trials.pods.iter().cloned());
         }
         self.runtimes.insert(key, entry);
+        if let Some(pod) = renamed {
+            // The spec may be one that it had before, whose validation pod is still there.
+            self.note_trial(&pod, now);
+        }
         respecified
     }
 

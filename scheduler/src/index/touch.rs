@@ -7,10 +7,11 @@ use jiff::{SignedDuration, Timestamp};
 use pilotlight_common::kinds::{
     ProfileRef, RuntimeEnvironment, SandboxPhase, SandboxProfile, WarmPodPhase,
 };
+use pilotlight_common::network::NetworkRules;
 use pilotlight_common::reasons::Refusal;
 use pilotlight_common::resolve::{
-    ResolvedPool, ResolvedSandbox, find_runtime, profile_name, profile_not_found, resolve_pool,
-    resolve_sandbox,
+    ResolvedPool, ResolvedSandbox, find_runtime, profile_name, profile_not_found, resolve_network,
+    resolve_pool, resolve_sandbox,
 };
 
 use super::observe::POD_LAG;
@@ -22,6 +23,7 @@ impl Index {
     /// Brings everything that depends on a warm pod up to date.
     pub(crate) fn touch_warm_pod(&mut self, key: &Key, now: Timestamp) {
         self.note_refusal(key, now);
+        self.note_promise(key);
         let Some(entry) = self.warm_pods.get(key) else {
             return;
         };
@@ -194,16 +196,18 @@ impl Index {
         let Some(entry) = self.warm_pods.get(key) else {
             return false;
         };
-        let node_up = entry
-            .view
-            .node
-            .as_ref()
+        let node = entry.view.node.as_ref();
+        let node_up = node
             .and_then(|n| self.nodes.get(n))
-            .is_some_and(super::NodeEntry::is_up);
+            .is_some_and(super::NodeEntry::is_assignable);
         let lost = entry
             .lost_at
             .is_some_and(|at| entry.view.identity.revision <= at);
-        node_up && !lost && !entry.busy && self.pod_of(key).is_some()
+        // An agent says of its own node alone that a pod is ready; whether the pod is there, the cluster knows.
+        let there = self
+            .pod_of(key)
+            .is_some_and(|pod| pod.node.as_ref() == node);
+        node_up && !lost && !entry.busy && there
     }
 
     fn place(&self, key: &Key) -> Option<Place> {
@@ -218,32 +222,34 @@ impl Index {
     /// Brings everything that depends on a sandbox up to date.
     pub(crate) fn touch_sandbox(&mut self, uid: &str) {
         self.count_use(uid);
+        self.note_cold_promise(uid);
         let Some(entry) = self.sandboxes.get(uid) else {
             return;
         };
         let waits_for = self
             .waits(uid)
-            .then(|| entry.resolved.as_ref().ok().map(|(_, shape)| shape.clone()))
-            .flatten();
+            .then(|| entry.resolved.as_ref().ok())
+            .flatten()
+            .map(|(resolved, shape)| (shape.clone(), resolved.pinned_cpus));
         let place = (entry.view.identity.created, uid.to_owned());
         let old = entry.waiting_as.clone();
         if old != waits_for {
-            if let Some(shape) = &old
-                && let Some(queue) = self.waiting.get_mut(shape)
+            if let Some(old) = &old
+                && let Some(queue) = self.waiting.get_mut(old)
             {
                 queue.remove(&place);
                 if queue.is_empty() {
-                    self.waiting.remove(shape);
+                    self.waiting.remove(old);
                 }
             }
-            if let Some(shape) = &waits_for {
-                self.waiting.entry(shape.clone()).or_default().insert(place);
+            if let Some(new) = &waits_for {
+                self.waiting.entry(new.clone()).or_default().insert(place);
             }
             if let Some(entry) = self.sandboxes.get_mut(uid) {
                 entry.waiting_as.clone_from(&waits_for);
             }
         }
-        if let Some(shape) = waits_for {
+        if let Some((shape, _)) = waits_for {
             self.dirty.shapes.insert(shape);
         }
         self.dirty.sandboxes.insert(uid.to_owned());
@@ -313,6 +319,27 @@ impl Index {
         )?;
         let shape = resolved.template.shape();
         Ok((resolved, shape))
+    }
+
+    /// What a sandbox may reach, whatever else about it cannot be fulfilled: it may have run before that was so. Of a profile that is
+    /// gone nothing is left.
+    pub(super) fn resolve_network(&self, view: &SandboxView) -> Result<NetworkRules, Refusal> {
+        resolve_network(
+            view.spec.network_access.as_ref(),
+            self.profile_of(view).map(|profile| &profile.spec),
+            !self.settings.defaults.networks_by_policy,
+        )
+    }
+
+    /// The profile of a sandbox, where it names one that exists.
+    pub(crate) fn profile_of(&self, view: &SandboxView) -> Option<&SandboxProfile> {
+        let namespace = &view.identity.key.namespace;
+        let name = profile_name(view.spec.profile_ref.as_ref(), namespace).ok()??;
+        let key = Key {
+            namespace: namespace.clone(),
+            name: name.to_owned(),
+        };
+        self.profiles.get(&key).map(|profile| &profile.object)
     }
 
     pub(super) fn resolve_pool(&self, view: &PoolView) -> Result<(ResolvedPool, String), Refusal> {
@@ -391,6 +418,7 @@ fn refusal_word(reason: &str) -> &'static str {
         AgentRefusal::PodNotPrepared,
         AgentRefusal::PublishedElsewhere,
         AgentRefusal::SandboxGone,
+        AgentRefusal::CpusUnavailable,
     ]
     .into_iter()
     .map(AgentRefusal::as_str)

@@ -6,7 +6,8 @@ mod preload;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, Pod,
+    Affinity, Capabilities, Container, EmptyDirVolumeSource, NodeAffinity, NodeSelector,
+    NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource, Pod,
     PodReadinessGate, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
     SecurityContext, Toleration, Volume, VolumeMount,
 };
@@ -18,7 +19,7 @@ use pilotlight_common::names::{
     OwnerKind, POOL_LABEL, PREPARED_CONDITION, SANDBOX_POD_LABEL, SHAPE_LABEL, SUBDOMAIN,
     volume_claim,
 };
-use pilotlight_common::resolve::{DATA_PATH, PodTemplate, Preload, image_hash};
+use pilotlight_common::resolve::{DATA_PATH, PodTemplate, Preload, SECCOMP_FOLDER, image_hash};
 use pilotlight_common::stream::ObjectId;
 
 use crate::view::Key;
@@ -72,6 +73,8 @@ pub struct PodPlan<'a> {
     pub shape: &'a str,
     /// What is put into it before it is ready.
     pub preload: Option<&'a Preload>,
+    /// The nodes it may be placed on; none where that is for the cluster to say.
+    pub nodes: &'a [String],
 }
 
 /// The pod of a plan.
@@ -84,6 +87,7 @@ pub fn pod(plan: &PodPlan<'_>, overcommit: Overcommit) -> Pod {
         template,
         shape,
         preload,
+        nodes: _,
     } = *plan;
     let mut labels = labels(pool, shape);
     labels.insert(SANDBOX_POD_LABEL.to_owned(), "true".to_owned());
@@ -131,6 +135,7 @@ fn spec(plan: &PodPlan<'_>, overcommit: Overcommit) -> PodSpec {
             AGENT_READY_LABEL.to_owned(),
             AGENT_READY.to_owned(),
         )])),
+        affinity: affinity(plan.nodes),
         readiness_gates: Some(vec![PodReadinessGate {
             condition_type: PREPARED_CONDITION.into(),
         }]),
@@ -148,10 +153,7 @@ fn spec(plan: &PodPlan<'_>, overcommit: Overcommit) -> PodSpec {
             run_as_group: Some(template.run_as_group),
             fs_group: Some(template.run_as_group),
             fs_group_change_policy: Some("OnRootMismatch".into()),
-            seccomp_profile: Some(SeccompProfile {
-                type_: "RuntimeDefault".into(),
-                localhost_profile: None,
-            }),
+            seccomp_profile: Some(seccomp(template)),
             ..PodSecurityContext::default()
         }),
         containers: vec![Container {
@@ -177,6 +179,41 @@ fn spec(plan: &PodPlan<'_>, overcommit: Overcommit) -> PodSpec {
     }
 }
 
+fn seccomp(template: &PodTemplate) -> SeccompProfile {
+    match &template.seccomp {
+        None => SeccompProfile {
+            type_: "RuntimeDefault".into(),
+            localhost_profile: None,
+        },
+        Some(file) => SeccompProfile {
+            type_: "Localhost".into(),
+            localhost_profile: Some(format!("{SECCOMP_FOLDER}/{file}")),
+        },
+    }
+}
+
+/// Keeps a pod to some nodes, by their names: labels of the same names can be anybody's.
+fn affinity(nodes: &[String]) -> Option<Affinity> {
+    let term = |node: &String| NodeSelectorTerm {
+        match_fields: Some(vec![NodeSelectorRequirement {
+            key: "metadata.name".into(),
+            operator: "In".into(),
+            values: Some(vec![node.clone()]),
+        }]),
+        match_expressions: None,
+    };
+    (!nodes.is_empty()).then(|| Affinity {
+        node_affinity: Some(NodeAffinity {
+            required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+                // Any of the terms will do.
+                node_selector_terms: nodes.iter().map(term).collect(),
+            }),
+            ..NodeAffinity::default()
+        }),
+        ..Affinity::default()
+    })
+}
+
 fn tolerate_briefly(taint: &str) -> Toleration {
     Toleration {
         key: Some(taint.into()),
@@ -188,6 +225,15 @@ fn tolerate_briefly(taint: &str) -> Toleration {
 }
 
 fn resources(template: &PodTemplate, overcommit: Overcommit) -> ResourceRequirements {
+    // CPUs of its own are promised to nobody else, and a kubelet that gives them itself wants equal requests and limits.
+    let overcommit = if template.requests_limits {
+        Overcommit {
+            cpu: 1.0,
+            memory: 1.0,
+        }
+    } else {
+        overcommit
+    };
     let quantity = |text: String| Quantity(text);
     let limits = BTreeMap::from([
         ("cpu".to_owned(), quantity(template.cpu.to_string())),
@@ -294,12 +340,14 @@ mod tests {
             ephemeral_storage: Bytes(1 << 30),
             security_level: SecurityLevel::Standard,
             runtime_class: None,
+            seccomp: Some("python-0123456789ab.json".into()),
             run_as_user: 1000,
             run_as_group: 1000,
             read_only_root: true,
             writable_paths: vec!["/tmp".into(), "/workspace".into()],
             read_only_paths: vec![],
             has_volume: false,
+            requests_limits: false,
         }
     }
 
@@ -314,6 +362,7 @@ mod tests {
                 template: &template(),
                 shape: "shape",
                 preload: None,
+                nodes: &[],
             },
             Overcommit {
                 cpu: 2.0,
@@ -325,7 +374,12 @@ mod tests {
         assert_eq!(spec.enable_service_links, Some(false));
         let context = spec.security_context.unwrap();
         assert_eq!(context.run_as_non_root, Some(true));
-        assert_eq!(context.seccomp_profile.unwrap().type_, "RuntimeDefault");
+        let seccomp = context.seccomp_profile.unwrap();
+        assert_eq!(seccomp.type_, "Localhost");
+        assert_eq!(
+            seccomp.localhost_profile.as_deref(),
+            Some("pilotlight/python-0123456789ab.json")
+        );
         let container = &spec.containers[0];
         let security = container.security_context.as_ref().unwrap();
         assert_eq!(security.allow_privilege_escalation, Some(false));
@@ -338,6 +392,49 @@ mod tests {
         assert_eq!(resources.requests.as_ref().unwrap()["cpu"].0, "250m");
         assert_eq!(resources.limits.as_ref().unwrap()["cpu"].0, "500m");
         assert_eq!(spec.volumes.unwrap().len(), 2);
+        assert_eq!(spec.affinity, None);
         assert_eq!(pod.metadata.owner_references.unwrap()[0].uid, "u");
+    }
+
+    #[test]
+    fn a_pod_with_cpus_of_its_own_requests_its_limits_on_the_nodes_that_have_some() {
+        let mut template = template();
+        template.requests_limits = true;
+        let nodes = ["a".to_owned(), "b".to_owned()];
+        let plan = PodPlan {
+            key: &Key::from(&owner()),
+            owner_kind: OwnerKind::Sandbox,
+            owner: &owner(),
+            pool: None,
+            template: &template,
+            shape: "shape",
+            preload: None,
+            nodes: &nodes,
+        };
+        let twice = Overcommit {
+            cpu: 2.0,
+            memory: 2.0,
+        };
+        let spec = pod(&plan, twice).spec.unwrap();
+        let resources = spec.containers[0].resources.as_ref().unwrap();
+        let of = |all: &Option<BTreeMap<String, Quantity>>, name: &str| {
+            all.as_ref().unwrap()[name].0.clone()
+        };
+        let (limits, requests) = (&resources.limits, &resources.requests);
+        assert_eq!(of(requests, "cpu"), of(limits, "cpu"));
+        // Bytes are written in two ways.
+        let bytes = |all| Bytes::parse(&of(all, "memory")).unwrap();
+        assert_eq!(bytes(requests), bytes(limits));
+        let terms = spec.affinity.unwrap().node_affinity.unwrap();
+        let terms = terms
+            .required_during_scheduling_ignored_during_execution
+            .unwrap()
+            .node_selector_terms;
+        let names: Vec<String> = terms
+            .into_iter()
+            .flat_map(|term| term.match_fields.unwrap())
+            .flat_map(|field| field.values.unwrap())
+            .collect();
+        assert_eq!(names, nodes);
     }
 }

@@ -189,6 +189,7 @@ mod tests {
             template: &template(),
             shape: "shape",
             preload: Some(preload),
+            nodes: &[],
         };
         pod(&plan, overcommit)
     }

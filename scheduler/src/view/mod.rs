@@ -4,6 +4,7 @@
 //! memory and no decision can come to depend on a field that is not here.
 
 mod pod;
+mod seccomp_map;
 mod trouble;
 mod volume;
 
@@ -16,10 +17,11 @@ use pilotlight_common::kinds::{
     Condition, RETIRED_PREFIX, RuntimeEnvironment, Sandbox, SandboxPhase, SandboxProfile,
     SandboxSpec, WarmPod, WarmPodPhase, WarmPool, WarmPoolSpec, WarmPoolStatus,
 };
-use pilotlight_common::names::{AGENT_READY, AGENT_READY_LABEL};
+use pilotlight_common::names::{AGENT_DISTRUSTED, AGENT_READY, AGENT_READY_LABEL};
 use pilotlight_common::stream::ObjectId;
 
 pub use pod::{InitState, PodOwner, PodView};
+pub use seccomp_map::SeccompMapView;
 pub use trouble::Trouble;
 pub use volume::VolumeView;
 
@@ -129,7 +131,8 @@ views!(
     ProfileView,
     NodeView,
     VolumeView,
-    RuntimeClassView
+    RuntimeClassView,
+    SeccompMapView
 );
 
 /// A Sandbox.
@@ -143,6 +146,8 @@ pub struct SandboxView {
     pub phase: Option<SandboxPhase>,
     /// Pod it is published on.
     pub pod_name: Option<String>,
+    /// Node whose agent published it.
+    pub node: Option<String>,
     /// When it became Running.
     pub started: Option<Timestamp>,
     /// When it reached its final phase.
@@ -161,6 +166,7 @@ impl From<Sandbox> for SandboxView {
             spec: sandbox.spec,
             phase: status.phase,
             pod_name: status.pod_name,
+            node: status.node_name,
             started,
             finished: status.finished_time.map(|t| t.0),
             conditions: status.conditions.unwrap_or_default(),
@@ -300,16 +306,17 @@ pub struct NodeView {
     pub identity: Identity,
     /// Whether it carries the label that sandbox pods select.
     pub labelled: bool,
+    /// Whether the label says that it published what it was not given.
+    pub distrusted: bool,
 }
 
 impl From<PartialObjectMeta<Node>> for NodeView {
     fn from(node: PartialObjectMeta<Node>) -> Self {
+        let label = node.labels().get(AGENT_READY_LABEL).map(String::as_str);
         Self {
             identity: Identity::of(&node),
-            labelled: node
-                .labels()
-                .get(AGENT_READY_LABEL)
-                .is_some_and(|v| v == AGENT_READY),
+            labelled: label == Some(AGENT_READY),
+            distrusted: label == Some(AGENT_DISTRUSTED),
         }
     }
 }

@@ -118,6 +118,31 @@ fn a_spec_that_nothing_can_run_is_said_to_be_invalid_and_mended_by_its_correctio
 }
 
 #[test]
+fn a_spec_that_is_what_it_was_again_finds_its_validation_pod_again() {
+    let mut world = World::new(0, 0);
+    world.advance(5100);
+    while world.trials().is_empty() {
+        assert!(validates(&world));
+        world.carry_out(0, true);
+    }
+    world.deliver(usize::MAX);
+    // Changed and changed back while nobody leads, so that nobody removes the pod in between.
+    world.handle(Input::Leading(false));
+    world.change_runtime("python", |r| r.spec.image = "another".into());
+    world.deliver(usize::MAX);
+    let trials = world.trials();
+    assert_eq!(trials.len(), 1);
+    world.pod_runs(&trials[0]);
+    world.deliver(usize::MAX);
+    world.change_runtime("python", |r| r.spec.image = "image".into());
+    world.deliver(usize::MAX);
+    world.handle(Input::Leading(true));
+    world.settle();
+    assert_eq!(world.available("python"), said(true, "PodBecameReady"));
+    assert!(world.trials().is_empty(), "the pod has shown what it can");
+}
+
+#[test]
 fn an_image_that_does_not_work_is_no_reason_to_refuse_a_sandbox() {
     let mut world = World::new(0, 1);
     world.break_image("image", "ImagePullFailed");

@@ -8,7 +8,10 @@
 )]
 #![allow(dead_code, reason = "each test program uses its own part of the world")]
 
+pub mod nodes;
+pub mod pinning;
 pub mod runtimes;
+pub mod seccomp;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -21,11 +24,11 @@ use pilotlight_common::names::OwnerKind;
 use pilotlight_common::resolve::{PodTemplate, image_hash};
 use pilotlight_common::stream::{AgentRefusal, NodeReport, RefusedAssignment};
 use pilotlight_scheduler::action::{Action, AssignOutcome, ColdOutcome, Done, EventNote, Outcome};
-use pilotlight_scheduler::index::{Index, Settings};
+use pilotlight_scheduler::index::{Index, Notice, Settings};
 use pilotlight_scheduler::input::{Change, Input};
 use pilotlight_scheduler::view::{
     Claim, Identity, Key, NodeView, PodOwner, PodView, PoolView, ProfileView, RuntimeClassView,
-    RuntimeView, SandboxView, Trouble, WarmPodView,
+    RuntimeView, SandboxView, SeccompMapView, Trouble, WarmPodView,
 };
 
 /// Nodes of the world.
@@ -45,9 +48,14 @@ pub struct World {
     pub pool: PoolView,
     /// Whether a node has room for one more cold pod.
     pub has_room: bool,
+    pub nodes: BTreeMap<String, NodeView>,
     pub runtimes: BTreeMap<String, RuntimeView>,
     pub profiles: BTreeMap<Key, ProfileView>,
     pub runtime_classes: BTreeMap<String, RuntimeClassView>,
+    /// ConfigMaps with users' seccomp profiles.
+    pub seccomp_maps: Vec<SeccompMapView>,
+    /// Users' profiles that a node has installed.
+    pub installed: BTreeMap<String, Vec<String>>,
     /// What keeps pods of an image from running, by the image's hash.
     pub broken: BTreeMap<String, Trouble>,
     /// Pods as the scheduler was shown them.
@@ -66,8 +74,16 @@ pub struct World {
     pub published_ever: BTreeMap<String, String>,
     /// Events about sandboxes, as they were recorded.
     pub events: Vec<EventNote>,
+    /// Sandboxes that a node published without having been given them.
+    pub intruded: BTreeSet<String>,
+    /// Looks that the scheduler took at a publication which its index did not bear out.
+    pub looks: usize,
     /// Status writes of sandboxes by the scheduler.
     pub status_writes: usize,
+    /// What agents were told.
+    pub told: Vec<Notice>,
+    /// CPUs that the agents give out.
+    pub cpus: pinning::Cpus,
     finished_ttl: Option<SignedDuration>,
     revision: u64,
     next: u64,
@@ -114,9 +130,12 @@ impl World {
             pods: BTreeMap::new(),
             pool: PoolView::default(),
             has_room: true,
+            nodes: BTreeMap::new(),
             runtimes: BTreeMap::new(),
             profiles: BTreeMap::new(),
             runtime_classes: BTreeMap::new(),
+            seccomp_maps: Vec::new(),
+            installed: BTreeMap::new(),
             broken: BTreeMap::new(),
             shown_pods: BTreeMap::new(),
             recorded: Vec::new(),
@@ -126,7 +145,11 @@ impl World {
             claims_ever: BTreeMap::new(),
             published_ever: BTreeMap::new(),
             events: Vec::new(),
+            intruded: BTreeSet::new(),
+            looks: 0,
             status_writes: 0,
+            told: Vec::new(),
+            cpus: pinning::Cpus::default(),
             finished_ttl,
             revision: 1,
             next: 0,
@@ -159,13 +182,15 @@ impl World {
 
     /// The first lists, as they are now.
     fn lists(&mut self) {
-        let nodes = NODES
-            .iter()
-            .map(|n| NodeView {
-                identity: self.identity(n),
+        for name in NODES {
+            let identity = self.identity(name);
+            self.nodes.entry(name.to_owned()).or_insert(NodeView {
+                identity,
                 labelled: true,
-            })
-            .collect();
+                distrusted: false,
+            });
+        }
+        let nodes = self.nodes.values().cloned().collect();
         for input in [
             Input::Node(Change::Replace(nodes)),
             Input::Runtime(Change::Replace(self.runtimes.values().cloned().collect())),
@@ -173,6 +198,7 @@ impl World {
             Input::RuntimeClass(Change::Replace(
                 self.runtime_classes.values().cloned().collect(),
             )),
+            Input::SeccompMap(Change::Replace(self.seccomp_maps.clone())),
             Input::Volume(Change::Replace(vec![])),
             Input::Pool(Change::Replace(vec![self.pool.clone()])),
             Input::WarmPod(Change::Replace(self.warm_pods.values().cloned().collect())),
@@ -227,7 +253,8 @@ impl World {
         self.index.handle(input, self.now);
         let actions = self.index.decide(self.now);
         self.take_up(actions);
-        self.index.take_notices();
+        let told = self.index.take_notices();
+        self.told.extend(told);
     }
 
     pub fn advance(&mut self, milliseconds: i64) {
@@ -390,7 +417,7 @@ impl World {
         }
     }
 
-    fn report(&mut self, node: &str) {
+    pub fn report(&mut self, node: &str) {
         if !self.streams.contains_key(node) {
             return;
         }
@@ -409,7 +436,9 @@ impl World {
             agent_version: "test".into(),
             ready: true,
             message: String::new(),
-            refused: refused.collect(),
+            profiles: self.profiles_on(node),
+            refused: refused.chain(self.cpu_refusals(node)).collect(),
+            cpus: self.cpu_report(node),
         };
         self.handle(Input::Report {
             node: node.into(),
@@ -486,14 +515,18 @@ impl World {
             .refusals
             .get(view.node.as_deref().unwrap_or_default())
             .is_some_and(|r| r.contains(&(view.identity.uid.clone(), uid.clone())));
-        if refused || !self.pods.contains_key(key) {
+        if refused || !self.pods.contains_key(key) || !self.arm(key) {
             return;
         }
-        self.write_publication(&uid, &key.name);
+        let node = view.node.unwrap_or_default();
+        self.write_publication(&uid, &key.name, &node);
     }
 
-    /// W2, with the rules of the CRD.
-    fn write_publication(&mut self, uid: &str, pod: &str) {
+    /// W2, with the rules of the CRD and of the policies.
+    fn write_publication(&mut self, uid: &str, pod: &str, node: &str) {
+        if self.nodes[node].distrusted {
+            return;
+        }
         let now = self.now;
         self.revision += 1;
         let Some(sandbox) = self.sandboxes.get_mut(uid) else {
@@ -504,6 +537,7 @@ impl World {
             return;
         }
         sandbox.pod_name = Some(pod.to_owned());
+        sandbox.node = Some(node.to_owned());
         sandbox.phase = Some(SandboxPhase::Running);
         sandbox.conditions = ["Accepted", "Assigned", "Prepared", "Ready"]
             .map(|type_| Condition::new(type_, ConditionStatus::True, "Published", "", now))
@@ -661,6 +695,12 @@ impl World {
             }
             Action::CreateColdPod(create) => {
                 let node = self.place(&create.key);
+                // The cluster keeps to the nodes that a pod names.
+                let node = node.map(|node| match &create.nodes[..] {
+                    [] => node,
+                    named if named.contains(&node) => node,
+                    named => named[0].clone(),
+                });
                 let view = PodView {
                     identity: self.identity(&create.key.name),
                     owner: PodOwner::Sandbox(create.sandbox.uid.clone()),
@@ -748,6 +788,7 @@ impl World {
                     outcome,
                 }
             }
+            Action::Expel(expel) => self.expel(&expel),
             Action::DeleteSandbox { sandbox } => {
                 assert!(self.sandboxes[&sandbox.uid].is_final(), "a live one");
                 self.delete_sandbox(&sandbox.uid);
@@ -815,6 +856,9 @@ impl World {
 
     /// The cluster finds a node for a pod that had none.
     fn place_again(&mut self, key: &Key) {
+        if self.cpus.kept.contains(key) {
+            return;
+        }
         if self.has_room && self.pods.get(key).is_some_and(|pod| pod.node.is_none()) {
             let node = self.place(key);
             self.change_pod(key, |pod| {
@@ -833,12 +877,14 @@ impl World {
             return;
         };
         let waits = |s: &SandboxView| s.pod_name.is_none();
-        if pod.node.is_some() && pod.lives() && self.sandboxes.get(&uid).is_some_and(waits) {
+        let can = pod.node.is_some() && pod.lives();
+        if can && self.sandboxes.get(&uid).is_some_and(waits) && self.arm(key) {
             self.change_pod(key, |pod| {
                 pod.ready = true;
                 pod.prepared = true;
             });
-            self.write_publication(&uid, &key.name);
+            let node = self.pods[key].node.clone().unwrap_or_default();
+            self.write_publication(&uid, &key.name, &node);
         }
     }
 
@@ -938,6 +984,7 @@ impl World {
             self.publish_cold(&key);
         }
         self.trials_run();
+        self.release_cpus();
         self.advance(milliseconds);
     }
 

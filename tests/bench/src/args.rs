@@ -24,6 +24,12 @@ pub struct Args {
     /// Seconds of the rate mode.
     #[arg(long, default_value_t = 20)]
     pub rate_seconds: u32,
+    /// Pods on one node when its agent's memory and idle CPU time are measured, as far as the node has room; 0 leaves it out.
+    #[arg(long, default_value_t = 110)]
+    pub footprint_pods: u32,
+    /// Seconds of that measurement.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..3600))]
+    pub footprint_seconds: u32,
     /// Seed of the arrivals.
     #[arg(long, default_value_t = 1)]
     pub seed: u64,

@@ -1,10 +1,11 @@
 //! The load generator, and the measuring tools that the end-to-end tests share with it.
 //!
 //! `main.rs` reads the arguments; [`run`] is the order of the measurements; every number that is printed comes
-//! from [`stats`], [`requests`] or [`process`], each of them without a clock of its own.
+//! from [`stats`], [`requests`], [`process`] or [`footprint`].
 
 pub mod args;
 pub mod connect;
+pub mod footprint;
 pub mod hub;
 pub mod load;
 pub mod objects;

@@ -36,6 +36,17 @@ pub struct Field {
     warm_pod_api: Api<DynamicObject>,
 }
 
+/// Node of the floor's WarmPods; it need not exist.
+pub const FLOOR_NODE: &str = "node-1";
+
+/// Who writes in a floor sequence, in the place of the programs.
+pub struct Writers {
+    /// Makes and assigns WarmPods.
+    pub scheduler: Client,
+    /// Says that they are ready, and publishes; of [`FLOOR_NODE`].
+    pub agent: Client,
+}
+
 impl Field {
     /// Creates the namespace and opens the watches.
     pub async fn open(client: &Client, namespace: &str) -> Result<Self> {
@@ -57,7 +68,7 @@ impl Field {
         let running = self
             .sandboxes
             .expect(&self.namespace, name, |o| o.is_some_and(is_running));
-        let sandbox = objects::sandbox(name, runtime);
+        let sandbox = objects::sandbox(name, runtime, objects::CPU);
         let start = Instant::now();
         let (_, at) = futures::try_join!(
             objects::create(&self.sandbox_api, &sandbox),
@@ -67,11 +78,11 @@ impl Field {
     }
 
     /// The same writes without anybody to decide: create, W1 and W2, each seen by watch before the next.
-    pub async fn floor(&self, name: &str) -> Result<Duration> {
+    pub async fn floor(&self, writers: &Writers, name: &str) -> Result<Duration> {
         let created = self
             .sandboxes
             .expect(&self.namespace, name, |o| o.is_some());
-        let sandbox = objects::sandbox(name, "floor");
+        let sandbox = objects::sandbox(name, "floor", objects::CPU);
         let start = Instant::now();
         let (sandbox, _) = futures::try_join!(
             objects::create(&self.sandbox_api, &sandbox),
@@ -81,11 +92,12 @@ impl Field {
         let assigned = self.warm_pods.expect(&self.namespace, name, |o| {
             o.is_some_and(|o| text(o, "/status/assignedTo").is_some())
         });
+        let warm_pods = self.warm_pods_of(&writers.scheduler);
         let w1 = json!({ "status": {
             "phase": "Assigned", "assignedTo": uid, "assignedAt": now(), "sandboxName": name,
         }});
         futures::try_join!(
-            patch_status(&self.warm_pod_api, name, &w1),
+            patch_status(&warm_pods, name, &w1),
             assigned.within(SAMPLE_LIMIT)
         )?;
         let running = self
@@ -93,30 +105,35 @@ impl Field {
             .expect(&self.namespace, name, |o| o.is_some_and(is_running));
         let w2 =
             json!({ "metadata": { "uid": uid }, "status": running_status(name, &self.namespace) });
+        let sandboxes = objects::api(&writers.agent, &self.namespace, &objects::sandboxes());
         let (_, at) = futures::try_join!(
-            patch_status(&self.sandbox_api, name, &w2),
+            patch_status(&sandboxes, name, &w2),
             running.within(SAMPLE_LIMIT)
         )?;
         Ok(at - start)
     }
 
     /// WarmPods for floor sequences, without pods, as Ready as an agent would write them.
-    pub async fn floor_warm_pods(&self, names: &[String]) -> Result<()> {
+    pub async fn floor_warm_pods(&self, writers: &Writers, names: &[String]) -> Result<()> {
+        let (made, armed) = (
+            self.warm_pods_of(&writers.scheduler),
+            self.warm_pods_of(&writers.agent),
+        );
         for name in names {
             let spec =
                 json!({ "spec": { "poolRef": { "name": "floor" }, "shape": "0123456789abcdef" }});
-            objects::create(
-                &self.warm_pod_api,
-                &objects::object(&objects::warm_pods(), name, spec),
-            )
-            .await?;
+            objects::create(&made, &objects::object(&objects::warm_pods(), name, spec)).await?;
             let ready = json!({ "status": {
                 "phase": "Ready", "podName": name, "podNamespace": self.namespace,
-                "nodeName": "node-1", "readyAt": now(),
+                "nodeName": FLOOR_NODE, "readyAt": now(),
             }});
-            patch_status(&self.warm_pod_api, name, &ready).await?;
+            patch_status(&armed, name, &ready).await?;
         }
         Ok(())
+    }
+
+    fn warm_pods_of(&self, client: &Client) -> Api<DynamicObject> {
+        objects::api(client, &self.namespace, &objects::warm_pods())
     }
 
     /// Waits until `wanted` pods can be assigned and no pod starts or ends any more: what kubelets and controllers do about those
@@ -134,6 +151,17 @@ impl Field {
             .context("pods that start or end did not come to rest")?;
         // Controllers follow within a second or two, and nothing says when they are through.
         tokio::time::sleep(REST).await;
+        Ok(())
+    }
+
+    /// Waits until there are no WarmPods and no pods any more.
+    pub async fn emptied(&self) -> Result<()> {
+        for hub in [&self.warm_pods, &self.pods] {
+            hub.expect_all(Objects::is_empty)
+                .within(FILL_LIMIT)
+                .await
+                .context("pods are left")?;
+        }
         Ok(())
     }
 
@@ -186,7 +214,7 @@ fn running_status(pod: &str, namespace: &str) -> serde_json::Value {
     let second = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now.0);
     let condition = |type_: &str, reason: &str, message: &str| json!({ "type": type_, "status": "True", "reason": reason, "message": message, "lastTransitionTime": second });
     json!({
-        "phase": "Running", "podName": pod, "podNamespace": namespace, "nodeName": "node-1", "startTime": now,
+        "phase": "Running", "podName": pod, "podNamespace": namespace, "nodeName": FLOOR_NODE, "startTime": now,
         "endpoint": format!("{pod}.sandboxes.{namespace}.svc.cluster.local"),
         "conditions": [
             condition("Accepted", "Resolved", "the request can be fulfilled"),

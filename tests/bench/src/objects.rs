@@ -10,11 +10,16 @@ use serde_json::{Value, json};
 
 /// Field manager of what measurements and tests write.
 pub const MANAGER: &str = "pilotlight-test";
-/// CPU limit of a sandbox here: 120 of them fit beside all else that requests CPU on two nodes of two cores. The
-/// start of a container and of python take seconds with so little, which no measurement here includes.
-pub const CPU: &str = "10m";
+/// CPU limit of a sandbox where there are to be many: 140 of them fit beside all else that requests CPU on two nodes of
+/// two cores. The start of a container takes two seconds with so little, and ten with half of it.
+pub const CPU: &str = "25m";
 /// Memory limit of a sandbox here: `sleep` needs little, `python3` some 15 MiB.
 pub const MEMORY: &str = "48Mi";
+
+/// The limits of one sandbox.
+pub fn limits(cpu: &str) -> Value {
+    json!({ "cpu": cpu, "memory": MEMORY })
+}
 
 fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
@@ -70,18 +75,16 @@ pub fn object(kind: &ApiResource, name: &str, content: Value) -> DynamicObject {
     DynamicObject::new(name, kind).data(content)
 }
 
-/// A Sandbox of `runtime` with the small limits of this module.
-pub fn sandbox(name: &str, runtime: &str) -> DynamicObject {
-    let resources = json!({ "cpu": CPU, "memory": MEMORY });
-    let spec = json!({ "runtime": runtime, "timeout": 3600, "resources": resources });
+/// A Sandbox of `runtime` with this CPU limit and little memory.
+pub fn sandbox(name: &str, runtime: &str, cpu: &str) -> DynamicObject {
+    let spec = json!({ "runtime": runtime, "timeout": 3600, "resources": limits(cpu) });
     object(&sandboxes(), name, json!({ "spec": spec }))
 }
 
-/// A WarmPool of `runtime` with the small limits of this module; `max` 0 is no bound.
-pub fn warm_pool(name: &str, runtime: &str, min: u32, max: u32) -> DynamicObject {
-    let resources = json!({ "cpu": CPU, "memory": MEMORY });
+/// A WarmPool of such sandboxes; `max` 0 is no bound.
+pub fn warm_pool(name: &str, runtime: &str, min: u32, max: u32, cpu: &str) -> DynamicObject {
     let spec =
-        json!({ "runtime": runtime, "minSize": min, "maxSize": max, "resources": resources });
+        json!({ "runtime": runtime, "minSize": min, "maxSize": max, "resources": limits(cpu) });
     object(&warm_pools(), name, json!({ "spec": spec }))
 }
 

@@ -2,6 +2,7 @@
 //! On a cluster elsewhere there is nothing to read, and the numbers are left out.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use serde::Serialize;
@@ -17,6 +18,14 @@ pub struct Found {
     pub pid_namespace: u64,
     /// Arguments after the program.
     pub arguments: Vec<String>,
+}
+
+impl Found {
+    /// A file as the process sees it, by its absolute path there.
+    pub fn file(&self, path: &str) -> PathBuf {
+        let process = Path::new("/proc").join(self.pid.to_string());
+        process.join("root").join(path.trim_start_matches('/'))
+    }
 }
 
 /// CPU seconds so far and memory now, by process.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::footprint::Footprint;
 use crate::process::Used;
 use crate::stats::Summary;
 
@@ -30,6 +31,8 @@ pub struct Report {
     pub scheduler: Option<Used>,
     /// The node agents; nothing where their processes are not on this machine.
     pub agent: Option<Used>,
+    /// The agent of a full, idle node; nothing where it was left out or is not on this machine.
+    pub footprint: Option<Footprint>,
 }
 
 impl Report {
@@ -73,6 +76,7 @@ impl Report {
                 None => format!("{name}: its processes are not on this machine"),
             });
         }
+        lines.extend(self.footprint.as_ref().map(Footprint::line));
         lines
     }
 }
@@ -97,6 +101,7 @@ mod tests {
             writes_n: 1,
             scheduler: Some(Used::default()),
             agent: Some(Used::default()),
+            footprint: Some(Footprint::default()),
         };
         let json = serde_json::to_value(&report).unwrap();
         for mode in ["floor", "serial", "burst", "rate"] {
@@ -118,6 +123,9 @@ mod tests {
         for program in ["scheduler", "agent"] {
             assert!(json[program]["rss_mib"].is_number() && json[program]["cpu_s"].is_number());
         }
-        assert_eq!(report.lines().len(), 9);
+        for key in ["pods", "rss_mib", "idle_cpu_percent"] {
+            assert!(json["footprint"][key].is_number(), "footprint.{key}");
+        }
+        assert_eq!(report.lines().len(), 10);
     }
 }

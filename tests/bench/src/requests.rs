@@ -1,20 +1,62 @@
 //! Writes to the API server, counted by the API server itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use http::Request;
 use kube::Client;
+use tokio::time::{Instant, sleep};
 
 /// Mutating requests since the API server started, by `VERB group/resource/subresource`.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Writes(pub BTreeMap<String, u64>);
 
 /// Resources whose writes come at their own pace whether sandboxes are assigned or not: leases and nodes of the
-/// cluster, and the status of a pool (at most once a second).
-const BACKGROUND: [&str; 4] = ["leases", "nodes", "nodes/status", "warmpools/status"];
+/// cluster, the status of a pool (at most once a second), and the numbers of a runtime's users (at most once a minute).
+const BACKGROUND: [&str; 5] = [
+    "leases",
+    "nodes",
+    "nodes/status",
+    "runtimeenvironments/status",
+    "warmpools/status",
+];
+
+/// How long no write may come for the cluster to count as quiet.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// How long to wait for it. A namespace of a hundred pods is not gone in less than half a minute on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(500);
 
 impl Writes {
+    /// The counts once nothing has been written for a while: what came before, such as a namespace that is being
+    /// removed, is done with. Only silence can tell, and silence is a time.
+    ///
+    /// # Errors
+    /// The API server does not answer, or something is written all the time.
+    pub async fn when_quiet(client: &Client) -> Result<Self> {
+        let end = Instant::now() + PATIENCE;
+        let mut last = Self::read(client).await?;
+        let mut since = Instant::now();
+        while since.elapsed() < QUIET {
+            sleep(LOOK).await;
+            let now = Self::read(client).await?;
+            let added = now.since(&last);
+            if !added.0.is_empty() {
+                ensure!(
+                    Instant::now() < end,
+                    "the cluster does not become quiet; just now: {:?}",
+                    added.0
+                );
+                (last, since) = (now, Instant::now());
+            }
+        }
+        Ok(last)
+    }
+
     /// Asks the API server. With several API servers it is the count of the one that answers.
     pub async fn read(client: &Client) -> Result<Self> {
         let metrics = client

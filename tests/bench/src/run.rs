@@ -16,9 +16,10 @@ use rand::rngs::StdRng;
 use serde_json::json;
 
 use crate::args::Args;
-use crate::connect::connect;
+use crate::connect::{Account, connect, connect_as};
+use crate::footprint::{self, Cordon, Footprint};
 use crate::hub::{Hub, Objects};
-use crate::load::{Field, SharedField, burst, names, serial, timetable};
+use crate::load::{FLOOR_NODE, Field, SharedField, Writers, burst, names, serial, timetable};
 use crate::objects;
 use crate::process::{self, Reading};
 use crate::report::Report;
@@ -40,6 +41,10 @@ const WARM_UP: u32 = 3;
 const SETTLE: Duration = Duration::from_secs(3);
 /// How long the scheduler may take to go or to come.
 const SCALE_LIMIT: Duration = Duration::from_mins(2);
+/// CPU limit of the pods that fill one node: 110 of them fit on one of two cores.
+const LITTLE_CPU: &str = "10m";
+/// After a node was filled, until nothing that follows from that is done any more: the agents' slowest round is a minute.
+const CALM: Duration = Duration::from_secs(70);
 
 struct Bench {
     client: Client,
@@ -48,6 +53,7 @@ struct Bench {
     replicas: i32,
     field: SharedField,
     floor: SharedField,
+    writers: Arc<Writers>,
     args: Args,
 }
 
@@ -62,6 +68,10 @@ pub async fn run(installation: &Installation, args: &Args) -> Result<()> {
         replicas: deployment.spec.and_then(|s| s.replicas).unwrap_or(2).max(1),
         field: Arc::new(Field::open(&client, NAMESPACE).await?),
         floor: Arc::new(Field::open(&client, FLOOR_NAMESPACE).await?),
+        writers: Arc::new(Writers {
+            scheduler: connect_as(installation, Account::Scheduler).await?,
+            agent: connect_as(installation, Account::Agent { node: FLOOR_NODE }).await?,
+        }),
         args: args.clone(),
         client,
         system,
@@ -165,6 +175,7 @@ impl Bench {
             .floor_serial("after", self.args.serial.div_ceil(2))
             .await?;
         self.scale(self.replicas).await?;
+        let footprint = self.footprint().await?;
         say(&format!(
             "floor p50 before {:.1} ms, after {:.1} ms",
             floor.summary(None).p50_ms,
@@ -194,12 +205,51 @@ impl Bench {
             writes_n: n,
             scheduler: process::used(&before_scheduler, &after_scheduler),
             agent: process::used(&before_agent, &after_agent),
+            footprint,
         })
     }
 
     async fn pool(&self, min: u32, max: u32) -> Result<()> {
         let pools = objects::api(&self.client, NAMESPACE, &objects::warm_pools());
-        objects::apply(&pools, &objects::warm_pool(NAME, NAME, min, max)).await
+        objects::apply(
+            &pools,
+            &objects::warm_pool(NAME, NAME, min, max, objects::CPU),
+        )
+        .await
+    }
+
+    /// One node is filled, and its agent measured while nothing happens.
+    async fn footprint(&self) -> Result<Option<Footprint>> {
+        let Args {
+            footprint_pods,
+            footprint_seconds,
+            ..
+        } = self.args;
+        if footprint_pods == 0 {
+            return Ok(None);
+        }
+        // The pods of what went before are to be gone, so that what is counted is what is there.
+        self.pool(0, 0).await?;
+        self.field.emptied().await?;
+        let full = footprint::choose(&self.client, &self.system, footprint_pods).await?;
+        let Some(full) = full else {
+            say("no agent is on this machine: its footprint is left out");
+            return Ok(None);
+        };
+        say(&format!("{} pods on {}", full.pods, full.node));
+        let cordon = Cordon::around(&self.client, &full.node).await?;
+        let filled = async {
+            let pools = objects::api(&self.client, NAMESPACE, &objects::warm_pools());
+            let pool = objects::warm_pool(NAME, NAME, full.pods, full.pods, LITTLE_CPU);
+            objects::apply(&pools, &pool).await?;
+            self.field.filled(to_usize(full.pods)).await
+        };
+        let filled = filled.await;
+        cordon.lift().await?;
+        filled?;
+        tokio::time::sleep(CALM).await;
+        let length = Duration::from_secs(u64::from(footprint_seconds));
+        footprint::measure(&full, length).await
     }
 
     /// Ends all sandboxes and waits until the pool is full again.
@@ -218,20 +268,24 @@ impl Bench {
 
     async fn floor_serial(&self, prefix: &str, n: u32) -> Result<Samples> {
         let names = names(prefix, n);
-        self.floor.floor_warm_pods(&names).await?;
-        let field = &self.floor;
-        let samples = serial(&names, |name| async move { field.floor(&name).await }).await;
+        self.floor.floor_warm_pods(&self.writers, &names).await?;
+        let (field, writers) = (&self.floor, &self.writers);
+        let samples = serial(
+            &names,
+            |name| async move { field.floor(writers, &name).await },
+        )
+        .await;
         self.clear_floor().await?;
         Ok(samples)
     }
 
     async fn floor_burst(&self, prefix: &str, n: u32) -> Result<Samples> {
         let names = names(prefix, n);
-        self.floor.floor_warm_pods(&names).await?;
-        let field = Arc::clone(&self.floor);
+        self.floor.floor_warm_pods(&self.writers, &names).await?;
+        let (field, writers) = (Arc::clone(&self.floor), Arc::clone(&self.writers));
         let samples = burst(&names, move |name| {
-            let field = Arc::clone(&field);
-            async move { field.floor(&name).await }
+            let (field, writers) = (Arc::clone(&field), Arc::clone(&writers));
+            async move { field.floor(&writers, &name).await }
         })
         .await;
         self.clear_floor().await?;

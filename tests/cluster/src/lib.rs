@@ -41,6 +41,7 @@ pub use down::down;
 pub use error::{Error, Result};
 pub use objects::{GVISOR_RUNTIME_CLASS, STORAGE_CLASS};
 pub use operate::ComponentHandle;
+pub use packages::require_for_tests;
 pub use plan::{MAX_INSTANCE, Plan};
 pub use storage::serve_storage;
 pub use target::{Choice, Target, choose, choose_with, down_kind};

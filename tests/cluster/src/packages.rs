@@ -1,5 +1,5 @@
 //! What the machine itself must bring: root, Debian packages, Go. Missing packages are installed, and what cannot be is named.
-//! Called at the beginning of `up` and of every image that needs more than Rust.
+//! Called at the beginning of `up`, of `make test` and of every image that needs more than Rust.
 
 use crate::command::{command, find, run, succeeds};
 use crate::error::{Error, Result};
@@ -26,6 +26,20 @@ pub(crate) const CLUSTER: &[Need] = &[
 
 /// What a Debian root folder needs to be made.
 pub(crate) const ROOT_FOLDER: &[Need] = &[("debootstrap", "debootstrap")];
+
+/// What the tests need beside a cluster: a compiler for the fuzz targets, the languages whose programs run under the
+/// seccomp profiles, and what makes links between network namespaces. Go is there for the cluster's tools.
+const TESTS: &[Need] = &[
+    ("g++", "g++"),
+    ("python3", "python3"),
+    ("node", "nodejs"),
+    ("ip", "iproute2"),
+];
+
+/// Installs what the tests need beside a cluster.
+pub fn require_for_tests() -> Result<()> {
+    require(TESTS)
+}
 
 /// Refuses to go on for anyone but root: namespaces, mounts, bridges and cgroups all need it.
 pub(crate) fn require_root() -> Result<()> {

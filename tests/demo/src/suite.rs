@@ -23,6 +23,9 @@ const REMINDER: Duration = Duration::from_mins(1);
 /// Lines of a failed step's log that are shown.
 const TAIL: usize = 60;
 
+/// How many lines of the message of one panic are shown.
+const MESSAGE: usize = 12;
+
 /// One step.
 struct Step {
     /// Name in the progress, in `--only` and of the log.
@@ -73,13 +76,31 @@ const STEPS: &[Step] = &[
             "--workspace",
             "--exclude",
             "pilotlight-e2e",
+            "--exclude",
+            "pilotlight-fuzz",
             "--no-fail-fast",
             "--locked",
         ],
         environment: &[],
     },
     Step {
-        // One cluster for all, and the faults some of them make would disturb the others.
+        // Each target for a minute, two at a time. The targets are built apart from all else, once.
+        name: "fuzz",
+        arguments: &[
+            "test",
+            "-p",
+            "pilotlight-fuzz",
+            "--no-default-features",
+            "--no-fail-fast",
+            "--locked",
+            "--",
+            "--test-threads=2",
+            "--nocapture",
+        ],
+        environment: &[],
+    },
+    Step {
+        // One cluster for all; two tests at a time, but for those that must be alone and see to it.
         name: "end-to-end",
         arguments: &[
             "test",
@@ -88,7 +109,7 @@ const STEPS: &[Step] = &[
             "--no-fail-fast",
             "--locked",
             "--",
-            "--test-threads=1",
+            "--test-threads=2",
             "--nocapture",
         ],
         environment: &[],
@@ -110,6 +131,7 @@ pub async fn run(only: &str) -> Result<bool> {
             .with_context(|| format!("cannot empty {}", logs.display()))?;
     }
     std::fs::create_dir_all(&logs).with_context(|| format!("cannot make {}", logs.display()))?;
+    tokio::task::spawn_blocking(pilotlight_cluster::require_for_tests).await??;
     let own = target_dir().join("kubeconfig");
     let ours = source::choose(&own) == Choice::Local && local::running().is_none();
 
@@ -234,16 +256,23 @@ fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     let mut shown = Vec::new();
     let mut inside = false;
+    let mut message = 0;
     for line in &lines {
-        // Between these two lines a test program repeats what its failed tests printed.
+        // Between these two lines a test program repeats what its failed tests printed; one that captures nothing
+        // says it once, where it happened.
         inside = (inside || *line == "failures:") && !line.starts_with("test result: ");
+        if line.contains("panicked at ") {
+            message = MESSAGE;
+        } else if line.starts_with("stack backtrace:") || line.starts_with("note: run with ") {
+            message = 0;
+        }
         // Frames of backtraces bury the message; the log has them.
-        if inside
-            && !line.trim_start().starts_with(|c: char| c.is_ascii_digit())
-            && !line.trim_start().starts_with("at ")
-        {
+        let frame = line.trim_start().starts_with(|c: char| c.is_ascii_digit())
+            || line.trim_start().starts_with("at ");
+        if message > 0 || inside && !frame {
             shown.push(*line);
         }
+        message = message.saturating_sub(1);
     }
     if shown.is_empty() {
         shown = lines;
@@ -290,6 +319,18 @@ mod tests {
         assert!(shown.contains("left is not right"), "{shown}");
         assert!(
             !shown.contains("Doc-tests") && !shown.contains("frame"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn the_message_of_a_test_that_is_not_captured_is_shown() {
+        let log = "scene a: 3.0 s\nthread 'a' panicked at a.rs:1:2:\na: 3 writes too many\nstack backtrace:\n   0: frame\n\
+            scene b: 1.0 s\nfailures:\n    a\n\ntest result: FAILED. 1 passed; 1 failed;\n";
+        let shown = tail(log);
+        assert!(shown.contains("3 writes too many"), "{shown}");
+        assert!(
+            !shown.contains("frame") && !shown.contains("scene b"),
             "{shown}"
         );
     }

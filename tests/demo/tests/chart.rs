@@ -1,77 +1,22 @@
 //! Lints and renders the chart with real helm, and holds what comes out against what the installation is meant to be allowed.
 
 #[cfg(test)]
+mod rendering;
+
+#[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
-    use std::path::{Path, PathBuf};
-    use std::process::{Command, Output};
+    use std::path::Path;
 
-    use pilotlight_cluster::Target;
     use pilotlight_demo::{NAMESPACE, workspace};
     use serde_json::{Value, json};
+
+    use crate::rendering::{chart, find, helm, render, rights, template, yaml};
 
     const EVERY_OPTION: &str = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/values/every-option.yaml"
     );
-
-    fn chart() -> PathBuf {
-        workspace().join("deploy/chart")
-    }
-
-    /// The user's, else the one that the local cluster brings.
-    fn helm_program() -> PathBuf {
-        Target::Given(PathBuf::new()).tool("helm").unwrap()
-    }
-
-    fn helm(arguments: &[&str]) -> Output {
-        Command::new(helm_program())
-            .args(arguments)
-            .output()
-            .unwrap()
-    }
-
-    fn template(arguments: &[&str]) -> Output {
-        let chart = chart();
-        let mut all = vec![
-            "template",
-            "pilotlight",
-            chart.to_str().unwrap(),
-            "--namespace",
-            NAMESPACE,
-        ];
-        all.extend(arguments);
-        helm(&all)
-    }
-
-    fn yaml(text: &str) -> Value {
-        serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}\n{text}"))
-    }
-
-    /// The objects of a rendering.
-    fn render(arguments: &[&str]) -> Vec<Value> {
-        let output = template(arguments);
-        assert!(
-            output.status.success(),
-            "{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        format!("\n{}", String::from_utf8_lossy(&output.stdout))
-            .split("\n---\n")
-            .filter(|text| {
-                text.lines()
-                    .any(|line| !line.is_empty() && !line.starts_with('#'))
-            })
-            .map(yaml)
-            .collect()
-    }
-
-    fn find<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
-        objects
-            .iter()
-            .find(|object| object["kind"] == kind && object["metadata"]["name"] == name)
-            .unwrap_or_else(|| panic!("no {kind} {name}"))
-    }
 
     fn container<'a>(workload: &'a Value, name: &str) -> &'a Value {
         let containers = workload["spec"]["template"]["spec"]["containers"]
@@ -109,9 +54,9 @@ mod tests {
             "ValidatingAdmissionPolicyBinding",
         ];
         for (values, count) in [
-            (&[][..], 22),
-            (&["--values", EVERY_OPTION], 18),
-            (&["--set", "fullnameOverride=other"], 22),
+            (&[][..], 54),
+            (&["--values", EVERY_OPTION], 50),
+            (&["--set", "fullnameOverride=other"], 54),
         ] {
             let objects = render(values);
             assert_eq!(objects.len(), count, "{values:?}");
@@ -165,6 +110,16 @@ mod tests {
         assert!(container(agent, "api")["args"].to_string().contains(
             "--scheduler-host=pilotlight-scheduler-nodes.pilotlight-system.svc.example.internal"
         ));
+        let arguments = container(agent, "host")["args"].to_string();
+        for argument in ["--reserved-cpus=0-1,8", "--shared-cpu-floor=4"] {
+            assert!(arguments.contains(argument), "{argument} in {arguments}");
+        }
+        let volumes = &agent["spec"]["template"]["spec"]["volumes"];
+        assert!(
+            volumes
+                .to_string()
+                .contains("/data/kubelet/cpu_manager_state")
+        );
         assert_eq!(agent["spec"]["updateStrategy"], json!({"type": "OnDelete"}));
         assert_eq!(
             find(&objects, "Namespace", NAMESPACE)["metadata"]["labels"]["pod-security.kubernetes.io/enforce"],
@@ -183,6 +138,8 @@ mod tests {
             "scheduler.replicaz=3",
             "images.scheduler.tagg=x",
             "nodeAgent.privileged=true",
+            "cpuPinning.sharedFloor=0",
+            "cpuPinning.reservedCPUs=all",
             "unheard=of",
             "overcommit.cpu=0.5",
             "runtimes.validationTimeoutSeconds=1",
@@ -369,7 +326,13 @@ mod tests {
         };
         assert_eq!(
             mounts("host"),
-            expected(&[("run", false), ("cgroup", true)])
+            expected(&[
+                ("run", false),
+                ("cgroup", false),
+                ("kubelet-cpu-state", true),
+                ("state", false),
+                ("seccomp", false)
+            ])
         );
         assert_eq!(
             mounts("api"),
@@ -393,32 +356,16 @@ mod tests {
         );
     }
 
-    /// Every right of a role as `group/resource[/name]: verb verb`.
-    fn rights(role: &Value) -> BTreeSet<String> {
-        let words = |value: &Value| -> Vec<String> {
-            let words = value.as_array().into_iter().flatten();
-            words
-                .map(|word| word.as_str().unwrap().to_owned())
-                .collect()
-        };
-        let mut found = BTreeSet::new();
-        for rule in role["rules"].as_array().unwrap() {
-            let mut verbs = words(&rule["verbs"]);
-            verbs.sort();
-            let only = words(&rule["resourceNames"]);
-            for group in words(&rule["apiGroups"]) {
-                for resource in words(&rule["resources"]) {
-                    let suffix = if only.is_empty() {
-                        String::new()
-                    } else {
-                        format!("[{}]", only.join(","))
-                    };
-                    let right = format!("{group}/{resource}{suffix}: {}", verbs.join(" "));
-                    assert!(found.insert(right), "{group}/{resource} stands twice");
-                }
-            }
-        }
-        found
+    #[test]
+    fn where_no_cpus_are_pinned_the_agent_cannot_write_any() {
+        let objects = render(&["--set", "cpuPinning.enabled=false"]);
+        let agent = find(&objects, "DaemonSet", "pilotlight-node-agent");
+        let host = container(agent, "host");
+        let mounts = host["volumeMounts"].as_array().unwrap();
+        let names: Vec<&Value> = mounts.iter().map(|mount| &mount["name"]).collect();
+        assert_eq!(names, ["run", "cgroup", "seccomp"]);
+        assert_eq!(mounts[1]["readOnly"], true);
+        assert!(!host["args"].to_string().contains("cpu"));
     }
 
     fn assert_rights(role: &Value, expected: &[&str]) {
@@ -456,6 +403,7 @@ mod tests {
                 "coordination.k8s.io/leases: create",
                 "coordination.k8s.io/leases[pilotlight-scheduler]: get patch update",
                 "/secrets[pilotlight-ca]: get patch update",
+                "/configmaps: list watch",
                 "/configmaps[pilotlight-ca]: get patch update",
             ],
         );

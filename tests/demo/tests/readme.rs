@@ -90,6 +90,7 @@ mod tests {
             Reason::SeccompProfileUnknown,
             Reason::RuntimeClassNotFound,
             Reason::CpuPinningUnavailable,
+            Reason::WaitingForCpus,
             Reason::NetworkRulesUnavailable,
             Reason::PreloadUnavailable,
             Reason::PreloadInvalid,

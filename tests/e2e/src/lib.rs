@@ -1,9 +1,10 @@
 //! What the end-to-end tests stand on: one installation for all of them, a scene of its own for each, a ledger that sees
 //! every assignment and publication, and faults.
 //!
-//! The tests are in `tests/suite`; run them with `cargo test -p pilotlight-e2e -- --test-threads=1`, as one test's
-//! faults would disturb another.
+//! The tests are in `tests/suite`. Two at a time are what two cores and two small nodes can bear: run them with
+//! `cargo test -p pilotlight-e2e -- --test-threads=2`. Those whose faults would disturb others wait until they are alone.
 
+pub mod attempt;
 pub mod environment;
 pub mod faults;
 pub mod inside;
@@ -11,3 +12,4 @@ pub mod ledger;
 pub mod scene;
 pub mod stage;
 pub mod state;
+pub mod token;

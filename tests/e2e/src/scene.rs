@@ -1,7 +1,7 @@
 //! A test's own namespace, watched from beginning to end, with nothing left behind at the end.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -33,15 +33,59 @@ pub struct Scene {
     pub warm_pods: Hub,
     /// Its pods that are the project's.
     pub pods: Hub,
+    /// CPU limit of its sandboxes, where a test does not say otherwise.
+    pub cpu: &'static str,
     ledger: Arc<Mutex<Ledger>>,
 }
 
-/// Runs one test in a namespace of its own. Where it fails, everything about it is printed first.
+/// CPU limit of a sandbox with which a container and python start within a second. Some twenty fit on each of two small
+/// nodes, for all scenes that run at the same time.
+const CPU: &str = "100m";
+
+/// Held by every scene: shared by those that run beside others, by one alone where it must.
+static STAGE: RwLock<()> = RwLock::new(());
+
+/// Runs one test in a namespace of its own, possibly beside others. Where it fails, everything about it is printed first.
 ///
 /// # Panics
 /// Where the test fails: that is what a test does.
-#[allow(clippy::panic)]
 pub fn scene<F, R>(name: &str, test: F)
+where
+    F: FnOnce(Arc<Scene>) -> R,
+    R: Future<Output = Result<()>>,
+{
+    let _beside = STAGE.read().unwrap_or_else(PoisonError::into_inner);
+    perform(name, CPU, test);
+}
+
+/// The same while no other test runs: its faults would disturb others, or others what it counts and measures.
+///
+/// # Panics
+/// Where the test fails.
+pub fn alone<F, R>(name: &str, test: F)
+where
+    F: FnOnce(Arc<Scene>) -> R,
+    R: Future<Output = Result<()>>,
+{
+    let _alone = STAGE.write().unwrap_or_else(PoisonError::into_inner);
+    perform(name, CPU, test);
+}
+
+/// The same with more sandboxes than both nodes could hold of the usual size.
+///
+/// # Panics
+/// Where the test fails.
+pub fn crowd<F, R>(name: &str, test: F)
+where
+    F: FnOnce(Arc<Scene>) -> R,
+    R: Future<Output = Result<()>>,
+{
+    let _alone = STAGE.write().unwrap_or_else(PoisonError::into_inner);
+    perform(name, objects::CPU, test);
+}
+
+#[allow(clippy::panic)] // A test that fails.
+fn perform<F, R>(name: &str, cpu: &'static str, test: F)
 where
     F: FnOnce(Arc<Scene>) -> R,
     R: Future<Output = Result<()>>,
@@ -50,8 +94,9 @@ where
         Ok(environment) => environment,
         Err(error) => panic!("{error:#}"),
     };
+    let begun = Instant::now();
     let result = environment.runtime.block_on(async {
-        let scene = Arc::new(Scene::open(environment, name).await?);
+        let scene = Arc::new(Scene::open(environment, name, cpu).await?);
         let mut result = test(Arc::clone(&scene)).await;
         if result.is_ok() {
             result = scene.close().await;
@@ -67,13 +112,18 @@ where
         objects::delete_namespace(&environment.client, &scene.namespace).await?;
         result
     });
+    println!("scene {name}: {:.1} s", begun.elapsed().as_secs_f64());
     if let Err(error) = result {
         panic!("{name}: {error:#}");
     }
 }
 
 impl Scene {
-    async fn open(environment: &'static Environment, name: &str) -> Result<Self> {
+    async fn open(
+        environment: &'static Environment,
+        name: &str,
+        cpu: &'static str,
+    ) -> Result<Self> {
         let client = &environment.client;
         // A number of its own: the namespace of the last run may still be ending.
         let second = std::time::UNIX_EPOCH
@@ -90,6 +140,7 @@ impl Scene {
             ledger: Arc::default(),
             environment,
             namespace,
+            cpu,
         };
         let ledger = Arc::clone(&scene.ledger);
         scene.warm_pods.observe(move |_, object| {
@@ -135,7 +186,7 @@ impl Scene {
     pub async fn pool(&self, min: u32, max: u32) -> Result<()> {
         objects::apply(
             &self.pool_api(),
-            &objects::warm_pool("pool", RUNTIME, min, max),
+            &objects::warm_pool("pool", RUNTIME, min, max, self.cpu),
         )
         .await
     }
@@ -162,7 +213,7 @@ impl Scene {
 
     /// Creates a Sandbox. An API server that is away for a moment is asked again.
     pub async fn create(&self, name: &str) -> Result<DynamicObject> {
-        self.create_with(self.client(), &objects::sandbox(name, RUNTIME))
+        self.create_with(self.client(), &objects::sandbox(name, RUNTIME, self.cpu))
             .await
     }
 

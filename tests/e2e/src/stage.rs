@@ -67,9 +67,9 @@ impl Scene {
         Ok(())
     }
 
-    /// A Sandbox of the tests' runtime and small limits, with these fields of its spec instead; null takes one out.
+    /// A Sandbox of the tests' runtime and the scene's limits, with these fields of its spec instead; null takes one out.
     pub fn sandbox(&self, name: &str, fields: Value) -> DynamicObject {
-        let mut sandbox = objects::sandbox(name, RUNTIME);
+        let mut sandbox = objects::sandbox(name, RUNTIME, self.cpu);
         overlay(&mut sandbox, fields);
         sandbox
     }
@@ -80,9 +80,9 @@ impl Scene {
             .await
     }
 
-    /// Creates or changes a WarmPool of the tests' runtime and small limits, with these fields of its spec instead.
+    /// Creates or changes a WarmPool of the tests' runtime and the scene's limits, with these fields of its spec instead.
     pub async fn keep(&self, name: &str, fields: Value) -> Result<()> {
-        let mut pool = objects::warm_pool(name, RUNTIME, 1, 0);
+        let mut pool = objects::warm_pool(name, RUNTIME, 1, 0, self.cpu);
         overlay(&mut pool, fields);
         objects::apply(&self.pool_api(), &pool).await
     }

@@ -17,6 +17,8 @@ fn assignment() -> Assignment {
         sandbox: object("sb", "s"),
         endpoint: "wp.sandboxes.team.svc.cluster.local".into(),
         assigned_at: Timestamp::UNIX_EPOCH,
+        cpus: 0,
+        network: pilotlight_common::network::NetworkRules::default(),
     }
 }
 
@@ -116,7 +118,7 @@ fn a_warm_pod_that_somebody_has_is_never_written() {
 #[test]
 fn a_publication_is_a_status_the_kind_accepts() {
     let now: Timestamp = "2026-01-02T03:04:05Z".parse().unwrap();
-    let patch = publication(&assignment(), "node-1", now);
+    let patch = publication(&assignment(), None, "node-1", now);
     assert_eq!(patch["status"]["startTime"], "2026-01-02T03:04:05.000000Z");
     assert_eq!(patch["metadata"], json!({"uid": "s"}));
     let status: pilotlight_common::kinds::SandboxStatus =

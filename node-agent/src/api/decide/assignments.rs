@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use pilotlight_common::network::{NetworkRules, RulesDigest};
 use pilotlight_common::stream::{AgentRefusal, Assignment, RefusedAssignment};
 
 use super::backoff::{Time, backoff};
+use super::cpus::Wish;
 
 /// What identifies an assignment: UID of what owns the pod, UID of the sandbox.
 pub type Key = (String, String);
@@ -35,6 +37,8 @@ pub enum Stage {
     Looking,
     /// The pod is awaited, since then.
     Waiting(Option<Time>),
+    /// CPUs for its pod are asked for.
+    Pinning,
     /// The publication is on its way.
     Publishing,
     /// Done.
@@ -54,6 +58,10 @@ pub struct Entry {
     pub stage: Stage,
     /// Publications and readings that failed in a row.
     pub failures: u32,
+    /// How it stands with the CPUs it wants.
+    pub wish: Wish,
+    /// Digest of the assignment's network rules.
+    pub network_digest: RulesDigest,
 }
 
 impl Entry {
@@ -122,16 +130,30 @@ impl Assignments {
     fn insert(&mut self, assignment: Assignment, stage: Stage, now: Time) -> Option<Key> {
         let key = key(&assignment);
         if self.entries.contains_key(&key) {
+            // The same one, but for rules that may have been edited since.
+            self.set_network(&key, assignment.network);
             return None;
         }
         let entry = Entry {
+            network_digest: assignment.network.digest(),
             assignment,
             received: now,
             stage,
             failures: 0,
+            wish: Wish::default(),
         };
         self.entries.insert(key.clone(), entry);
         Some(key)
+    }
+
+    /// Its sandbox may reach something else from now on.
+    pub fn set_network(&mut self, key: &Key, rules: NetworkRules) {
+        if let Some(entry) = self.entries.get_mut(key)
+            && entry.assignment.network != rules
+        {
+            entry.network_digest = rules.digest();
+            entry.assignment.network = rules;
+        }
     }
 
     /// A replica no longer lists it. It stays live while another does.
@@ -175,7 +197,7 @@ impl Assignments {
         self.entries.values().any(|entry| match entry.stage {
             Stage::Published | Stage::Refused(..) => false,
             Stage::Waiting(_) => !entry.assignment.is_cold(),
-            Stage::Look(_) | Stage::Looking | Stage::Publishing => true,
+            Stage::Look(_) | Stage::Looking | Stage::Pinning | Stage::Publishing => true,
         })
     }
 

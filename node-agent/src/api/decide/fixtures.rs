@@ -36,12 +36,14 @@ pub fn facts(n: u8) -> PodFacts {
         },
         terminating: false,
         phase: PodPhase::Running,
+        initialized: true,
         containers_ready: true,
         asks_unconfined: None,
         has_runtime_class: false,
         running: ["c1".to_owned()].into(),
         known: ["c1".to_owned()].into(),
         condition: None,
+        profiles: std::collections::BTreeSet::default(),
     }
 }
 
@@ -56,6 +58,7 @@ pub fn inspection(n: u8, processes: u32, unconfined: Option<u32>) -> PodInspecti
             truncated: false,
         }],
         truncated: false,
+        pin: None,
     }
 }
 
@@ -71,5 +74,7 @@ pub fn assignment(n: u8, sandbox: u8) -> Assignment {
         sandbox: object(format!("sb-{sandbox}"), format!("sandbox-{sandbox}")),
         endpoint: format!("wp-{n}.sandboxes.team.svc.cluster.local"),
         assigned_at: jiff::Timestamp::UNIX_EPOCH,
+        cpus: 0,
+        network: pilotlight_common::network::NetworkRules::default(),
     }
 }

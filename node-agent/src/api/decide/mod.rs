@@ -5,11 +5,14 @@
 
 mod assignments;
 mod backoff;
+mod cpus;
 #[cfg(test)]
 mod fixtures;
 #[cfg(test)]
 mod model_tests;
+mod network;
 mod pods;
+mod profiles;
 mod settle;
 mod types;
 mod usage;
@@ -23,6 +26,8 @@ use pilotlight_common::stream::{Assignment, NodeReport, StreamMessage};
 
 pub use assignments::{Key, Replica, key};
 pub use backoff::Time;
+pub use network::{NetworkAnswer, NetworkAsk, NetworkFailure};
+pub use profiles::Ask;
 pub use types::{Action, Attempt, Event, Now, Outcome, Summary, Write};
 pub use usage::Usage;
 
@@ -31,6 +36,7 @@ use crate::protocol::PodUid;
 use assignments::{Assignments, Stage};
 use backoff::{Lane, about, backoff, spread};
 use pods::Pod;
+use profiles::Profiles;
 use usage::WRITE_INTERVAL;
 
 /// An assignment decided longer ago than this may have been published by another life of this agent: look before writing.
@@ -66,6 +72,9 @@ pub struct State {
     by_name: BTreeMap<(String, String), PodUid>,
     assignments: Assignments,
     host: Host,
+    profiles: Profiles,
+    node_cpus: cpus::NodeCpus,
+    networks: network::Networks,
     listed: bool,
     stopping: bool,
     heartbeat: Lane,
@@ -73,6 +82,14 @@ pub struct State {
 }
 
 impl State {
+    /// Knows nothing yet. `enforces_network`: whether this agent keeps pods to their network rules.
+    pub fn new(enforces_network: bool) -> Self {
+        Self {
+            networks: network::Networks::new(enforces_network),
+            ..Self::default()
+        }
+    }
+
     /// Takes an event in and says what is to be done.
     pub fn step(&mut self, event: Event, now: Now) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -98,13 +115,15 @@ impl State {
                 self.host.error
             )
         } else {
-            String::new()
+            self.profiles.lacking().unwrap_or_default()
         };
         NodeReport {
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             ready: message.is_empty(),
             message: message.chars().take(200).collect(),
+            profiles: self.profiles.names(),
             refused: self.assignments.refused(),
+            cpus: self.cpu_report(),
         }
     }
 
@@ -115,6 +134,15 @@ impl State {
             prepared: self.pods.values().filter(|pod| pod.prepared()).count(),
             assignments: self.assignments.entries.len(),
             replicas: self.assignments.connected(),
+            profiles: self.profiles.names().len(),
+            armed: self
+                .pods
+                .values()
+                .filter(|pod| self.networks.enforced && pod.link.is_armed())
+                .count(),
+            network_refused_out: self.networks.refused_out,
+            network_dropped_in: self.networks.dropped_in,
+            profiles_refused: self.profiles.refused().count(),
             memory_bytes: self.pods.values().map(|p| p.usage.memory_bytes()).sum(),
             busy: self.assignments.busy(),
         }
@@ -124,7 +152,7 @@ impl State {
         let time = now.time;
         match event {
             Event::Pod(facts) => self.pod_seen(*facts, time),
-            Event::PodGone(uid) => self.pod_gone(&uid),
+            Event::PodGone(uid) => self.pod_gone(&uid, actions),
             Event::PodsListed(uids) => {
                 let gone: Vec<PodUid> = self
                     .pods
@@ -133,13 +161,16 @@ impl State {
                     .cloned()
                     .collect();
                 for uid in gone {
-                    self.pod_gone(&uid);
+                    self.pod_gone(&uid, actions);
                 }
                 self.listed = true;
             }
             Event::Stream(replica, message) => self.heard(replica, message, now),
             Event::Disconnected(replica) => self.assignments.disconnected(replica),
-            Event::Forgotten(replica) => self.assignments.forget(replica),
+            Event::Forgotten(replica) => {
+                self.assignments.forget(replica);
+                self.profiles.forget(replica);
+            }
             Event::Inspected(result) => {
                 self.host.inspecting = false;
                 if let Some(seen) = self.host_answered(result, time) {
@@ -162,6 +193,31 @@ impl State {
                     actions.push(Action::CountCpu(cpu));
                 }
             }
+            Event::ProfileInstalled(profile, result) => {
+                self.profiles.unanswered();
+                if let Some(result) = self.host_answered(result, time) {
+                    if let Err(why) = &result {
+                        actions.push(Action::TellRefusedProfile(
+                            profile.name.clone(),
+                            why.clone(),
+                        ));
+                    }
+                    self.profiles.installed(profile, result, time);
+                }
+            }
+            Event::ProfilesChecked(result) => {
+                self.profiles.unanswered();
+                if let Some(checked) = self.host_answered(result, time) {
+                    self.profiles.checked(checked);
+                }
+            }
+            Event::Pinned(key, answer) => self.pinned(&key, answer, time, actions),
+            Event::Cpus(result) => {
+                let state = self.host_answered(result, time);
+                self.cpus_told(state, time);
+            }
+            Event::Network(answer) => self.network_answered(answer, time),
+            Event::NetworkLost(connection) => self.network_lost(connection, time),
             Event::Attempted(key, attempt) => self.attempted(&key, attempt, time, actions),
             Event::Wrote(write, outcome) => self.wrote(&write, outcome, time),
             Event::Stop => self.stopping = true,
@@ -174,14 +230,23 @@ impl State {
         let uid = facts.uid.clone();
         self.by_name.insert(name, uid.clone());
         match self.pods.get_mut(&uid) {
-            Some(pod) => pod.update(facts, now),
+            Some(pod) => {
+                pod.update(facts, now);
+                if pod.link.is_doubted() {
+                    self.networks.check_soon();
+                }
+            }
             None => {
-                self.pods.insert(uid, Pod::new(facts, now));
+                let pod = Pod::new(facts, self.networks.enforced, now);
+                self.pods.insert(uid, pod);
             }
         }
     }
 
-    fn pod_gone(&mut self, uid: &PodUid) {
+    fn pod_gone(&mut self, uid: &PodUid, actions: &mut Vec<Action>) {
+        if self.networks.enforced {
+            actions.push(Action::ForgetNetwork(uid.clone()));
+        }
         if let Some(pod) = self.pods.remove(uid) {
             let name = (pod.facts.pod.namespace, pod.facts.pod.name);
             // A successor of the same name may be there already.
@@ -193,9 +258,14 @@ impl State {
 
     fn heard(&mut self, replica: Replica, message: StreamMessage, now: Now) {
         match message {
-            StreamMessage::Snapshot { assignments } => {
+            StreamMessage::Snapshot {
+                assignments,
+                profiles,
+            } => {
                 self.assignments.snapshot(replica, assignments, now.time);
+                self.profiles.heard(replica, profiles);
             }
+            StreamMessage::Profiles { profiles } => self.profiles.heard(replica, profiles),
             StreamMessage::Assign { assignment } => {
                 // What another life of this agent may have published is read first: writing again would move its start.
                 let tried = self
@@ -213,6 +283,13 @@ impl State {
             StreamMessage::Release { owner, sandbox_uid } => {
                 self.assignments.release(replica, &(owner.uid, sandbox_uid));
             }
+            StreamMessage::Network {
+                owner,
+                sandbox_uid,
+                rules,
+            } => self
+                .assignments
+                .set_network(&(owner.uid, sandbox_uid), rules),
             StreamMessage::Bookmark => {}
         }
     }
@@ -278,6 +355,9 @@ impl State {
             }
             self.heartbeat.not_before = self.heartbeat.not_before.max(now + HEARTBEAT_PACE);
         }
+        if let Write::Cpus { sandbox, .. } = write {
+            self.cpus_written(&sandbox.uid, outcome != Outcome::Failed, now);
+        }
         let interval = self.heartbeat_interval();
         let pod = PodUid::try_from(write.pod().uid.clone())
             .ok()
@@ -298,7 +378,7 @@ impl State {
             (Write::Heartbeat { .. }, Outcome::Done) => {
                 pod.heartbeat_at = about(now, interval, 10, &seed);
             }
-            (Write::Heartbeat { .. }, Outcome::Failed) => {}
+            (Write::Heartbeat { .. }, Outcome::Failed) | (Write::Cpus { .. }, _) => {}
             (Write::Usage { usage, .. }, Outcome::Done) => {
                 pod.usage_lane.succeeded();
                 pod.usage.written = Some(*usage);

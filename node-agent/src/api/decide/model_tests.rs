@@ -3,12 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
+use pilotlight_common::network::{NetworkRules, RulesDigest};
 use pilotlight_common::stream::StreamMessage;
 use proptest::prelude::*;
 
-use super::fixtures::{assignment, at, confined, facts, inspection, uid};
+use super::fixtures::{at, confined, facts, inspection, uid};
 use super::*;
 use crate::api::facts::PodPhase;
+use crate::network_protocol::{Armed, Backend, NetworkProblem, PodNetwork};
+use crate::protocol::{CheckedProfiles, CpuState, Pin, PinAnswer, PinRefusal};
 
 /// One thing that happens. Pods and sandboxes are few, so that they meet.
 #[derive(Clone, Debug)]
@@ -17,6 +20,8 @@ enum Step {
     PodGone(u8),
     Assign(u8, u8, u8),
     Release(u8, u8, u8),
+    Edit(u8, u8, u8, bool),
+    NetworkLost,
     Snapshot(u8, Vec<(u8, u8)>),
     Disconnect(u8),
     Forget(u8),
@@ -67,6 +72,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => pod.clone().prop_map(Step::PodGone),
         4 => (replica.clone(), pod.clone(), sandbox.clone()).prop_map(|(r, p, s)| Step::Assign(r, p, s)),
         1 => (replica.clone(), pod.clone(), sandbox.clone()).prop_map(|(r, p, s)| Step::Release(r, p, s)),
+        1 => (replica.clone(), pod.clone(), sandbox.clone(), any::<bool>()).prop_map(|(r, p, s, w)| Step::Edit(r, p, s, w)),
+        1 => Just(Step::NetworkLost),
         1 => (replica.clone(), proptest::collection::vec((pod, sandbox), 0..4)).prop_map(|(r, l)| Step::Snapshot(r, l)),
         1 => replica.clone().prop_map(Step::Disconnect),
         1 => replica.prop_map(Step::Forget),
@@ -90,6 +97,29 @@ struct World {
     pods: BTreeMap<u8, (PodFacts, bool)>,
     /// Pods that were deleted: no UID comes back.
     deleted: BTreeSet<u8>,
+    /// What the kernel's tables say, of pods that have one.
+    tables: BTreeMap<u8, RulesDigest>,
+    /// Connections to `network` so far.
+    connection: u64,
+}
+
+fn rules(wide: bool) -> NetworkRules {
+    let mut rules = NetworkRules::default();
+    if wide {
+        rules.names.insert(pilotlight_common::network::NameRule {
+            name: pilotlight_common::network::NamePattern::parse("example.com").unwrap(),
+            ports: BTreeSet::new(),
+        });
+    }
+    rules
+}
+
+/// Sandbox 3 asks for CPUs of its own, sandbox 2 for a name.
+fn assignment(pod: u8, sandbox: u8) -> Assignment {
+    let mut assignment = super::fixtures::assignment(pod, sandbox);
+    assignment.cpus = u32::from(sandbox == 3);
+    assignment.network = rules(sandbox == 2);
+    assignment
 }
 
 fn replica(n: u8) -> SocketAddr {
@@ -99,13 +129,15 @@ fn replica(n: u8) -> SocketAddr {
 impl World {
     fn new() -> Self {
         let mut world = Self {
-            state: State::default(),
+            state: State::new(true),
             time: at(0),
             pending: Vec::new(),
             published: BTreeMap::new(),
             serves: BTreeMap::new(),
             pods: BTreeMap::new(),
             deleted: BTreeSet::new(),
+            tables: BTreeMap::new(),
+            connection: 0,
         };
         world.event(Event::PodsListed([].into()));
         world
@@ -124,9 +156,14 @@ impl World {
 
     /// What never happens.
     fn check(&mut self, action: &Action) {
-        let Action::Publish(assignment) = action else {
+        let Action::Publish(assignment, cpus) = action else {
             return;
         };
+        assert_eq!(
+            cpus.is_some(),
+            assignment.cpus > 0,
+            "published without the CPUs it asked for"
+        );
         let number = assignment
             .pod_name
             .trim_start_matches("wp-")
@@ -137,6 +174,8 @@ impl World {
             confined,
             "a pod that host did not call confined was published"
         );
+        let table = self.tables.get(&number);
+        assert!(table.is_some(), "a pod that was not armed was published");
         assert!(!facts.terminating && facts.containers_ready);
         assert_eq!(facts.phase, PodPhase::Running);
         assert_eq!(facts.asks_unconfined, None);
@@ -172,6 +211,7 @@ impl World {
             Step::PodGone(n) => {
                 self.pods.remove(&n);
                 self.deleted.insert(n);
+                self.tables.remove(&n);
                 self.event(Event::PodGone(uid(n)));
             }
             Step::Assign(r, p, s) => self.hear(
@@ -190,9 +230,28 @@ impl World {
                     },
                 );
             }
+            Step::Edit(r, p, s, wide) => {
+                let assignment = assignment(p, s);
+                self.hear(
+                    r,
+                    StreamMessage::Network {
+                        owner: assignment.owner,
+                        sandbox_uid: assignment.sandbox.uid,
+                        rules: rules(wide),
+                    },
+                );
+            }
+            Step::NetworkLost => self.lose_network(),
             Step::Snapshot(r, list) => {
                 let assignments = list.into_iter().map(|(p, s)| assignment(p, s)).collect();
-                self.hear(r, StreamMessage::Snapshot { assignments });
+                let profiles = Vec::new();
+                self.hear(
+                    r,
+                    StreamMessage::Snapshot {
+                        assignments,
+                        profiles,
+                    },
+                );
             }
             Step::Disconnect(r) => self.event(Event::Disconnected(replica(r))),
             Step::Forget(r) => self.event(Event::Forgotten(replica(r))),
@@ -205,6 +264,74 @@ impl World {
             Step::Wait(millis) => {
                 self.time += Duration::from_millis(millis);
                 self.event(Event::Wake);
+            }
+        }
+    }
+
+    fn lose_network(&mut self) {
+        let lost = self.connection;
+        self.connection += 1;
+        self.event(Event::NetworkLost(lost));
+    }
+
+    /// The kernel's part of a question, and the answer.
+    fn enforce(&mut self, ask: NetworkAsk, luck: Luck) -> NetworkAnswer {
+        let connection = self.connection;
+        let failure = NetworkFailure {
+            reason: NetworkProblem::Failed,
+            message: "down".into(),
+        };
+        let fails = matches!(luck, Luck::Bad | Luck::Lost);
+        let number = |pod: &PodUid| (1..4).find(|n| uid(*n) == *pod).unwrap();
+        match ask {
+            NetworkAsk::Arm(pod) => {
+                let there = self.pods.contains_key(&number(&pod)) && luck != Luck::Bad;
+                let table = there.then(|| {
+                    *self
+                        .tables
+                        .entry(number(&pod))
+                        .or_insert(RulesDigest::FRESH)
+                });
+                let result = table.filter(|_| !fails).ok_or(failure).map(|digest| Armed {
+                    backend: Backend::Pod,
+                    digest,
+                });
+                NetworkAnswer::Armed {
+                    pod,
+                    connection,
+                    result,
+                }
+            }
+            NetworkAsk::Configure(pod, rules) => {
+                let digest = rules.digest();
+                if luck != Luck::Bad
+                    && let Some(table) = self.tables.get_mut(&number(&pod))
+                {
+                    *table = digest;
+                }
+                let result = if fails { Err(failure) } else { Ok(digest) };
+                NetworkAnswer::Configured {
+                    pod,
+                    connection,
+                    result,
+                }
+            }
+            NetworkAsk::Check(pods) => {
+                let told = |(n, digest): (&u8, &RulesDigest)| PodNetwork {
+                    pod: uid(*n),
+                    digest: *digest,
+                    intact: true,
+                    refused_out: 0,
+                    dropped_in: 0,
+                    message: String::new(),
+                };
+                let all = self.tables.iter().filter(|(n, _)| pods.contains(&uid(**n)));
+                let result = if fails {
+                    Err(failure)
+                } else {
+                    Ok(all.map(told).collect())
+                };
+                NetworkAnswer::Checked { connection, result }
             }
         }
     }
@@ -230,13 +357,35 @@ impl World {
                         Luck::Unconfined => inspection(*n, 2, Some(7)),
                         _ => confined(*n),
                     };
+                    inspection.pin = Some(Pin {
+                        pod: facts.uid.clone(),
+                        cpus: [0].into_iter().collect(),
+                        intact: luck == Luck::Good,
+                    });
                     inspection.containers[0].id = facts.running.iter().next().unwrap().clone();
                     *confined_now |= luck != Luck::Unconfined;
                     seen.push(inspection);
                 }
                 Event::Inspected(Ok(seen))
             }
-            Action::Publish(assignment) => {
+            Action::Pin { key, cpus, .. } => {
+                let answer = match luck {
+                    Luck::Good => Ok(PinAnswer::Granted((0..cpus).collect())),
+                    Luck::Lost => Err("down".into()),
+                    Luck::Unconfined | Luck::Bad => Ok(PinAnswer::Refused {
+                        reason: if luck == Luck::Bad {
+                            PinRefusal::NoCpus
+                        } else {
+                            PinRefusal::Failed
+                        },
+                        message: String::new(),
+                    }),
+                };
+                Event::Pinned(key, answer)
+            }
+            Action::Cpus if luck == Luck::Bad => Event::Cpus(Err("down".into())),
+            Action::Cpus => Event::Cpus(Ok(CpuState::default())),
+            Action::Publish(assignment, _) => {
                 let sandbox = assignment.sandbox.uid.clone();
                 if luck != Luck::Bad {
                     self.published
@@ -265,7 +414,25 @@ impl World {
                 };
                 Event::Wrote(write, outcome)
             }
-            Action::CountPublished(_) | Action::CountRefused(_) | Action::CountCpu(_) => return,
+            Action::Profiles(Ask::Check { .. }) => Event::ProfilesChecked(if luck == Luck::Bad {
+                Err("down".into())
+            } else {
+                Ok(CheckedProfiles::default())
+            }),
+            Action::Network(ask) => {
+                let answer = self.enforce(ask, luck);
+                if luck == Luck::Lost {
+                    self.lose_network();
+                }
+                Event::Network(answer)
+            }
+            // No replica of this world brings any.
+            Action::Profiles(Ask::Install(_))
+            | Action::ForgetNetwork(_)
+            | Action::TellRefusedProfile(..)
+            | Action::CountPublished(_)
+            | Action::CountRefused(_)
+            | Action::CountCpu(_) => return,
         };
         self.event(event);
     }
@@ -306,6 +473,16 @@ proptest! {
         for (key, entry) in &world.state.assignments.entries {
             if entry.stage == Stage::Published {
                 prop_assert_eq!(world.published.get(&key.1), Some(&entry.assignment.pod_name));
+                let number = entry.assignment.pod_name.trim_start_matches("wp-").parse().unwrap();
+                let wanted = entry.assignment.network.digest();
+                let nothing = entry.assignment.network.is_empty().then_some(RulesDigest::FRESH);
+                if let Some((facts, _)) = world.pods.get(&number)
+                    && !facts.terminating
+                    && facts.phase == PodPhase::Running
+                {
+                    let table = world.tables.get(&number).copied();
+                    prop_assert!(table == Some(wanted) || table == nothing, "{table:?} is not {wanted}");
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pilotlight_common::names::OwnerKind;
 
 use super::backoff::{Lane, Time, about, backoff};
+use super::network::PodLink;
 use super::usage::UsageTrack;
 use super::verdict::{Verdict, verdict};
 use crate::api::facts::{PodFacts, PodPhase};
@@ -48,6 +49,10 @@ pub mod reason {
     pub const UNCONFINED: &str = "SeccompUnconfined";
     /// False: not enough could be seen.
     pub const UNVERIFIED: &str = "SeccompUnverified";
+    /// False: nothing keeps the pod to its network rules.
+    pub const NETWORK_OPEN: &str = "NetworkNotArmed";
+    /// False: the CPUs that were the sandbox's own are not, or not all of them.
+    pub const CPUS_LOST: &str = "CpusLost";
 }
 
 /// What was found out about the processes.
@@ -56,6 +61,14 @@ enum Seccomp {
     Unknown,
     Confined,
     Unconfined(String),
+}
+
+/// How it stands with CPUs of its own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Cpus {
+    Unwanted,
+    Own,
+    Lost(String),
 }
 
 /// What the WarmPod is known to say.
@@ -109,11 +122,14 @@ pub struct Pod {
     pub usage_lane: Lane,
     /// The Sandbox takes no more usage.
     pub usage_over: bool,
+    cpus: Cpus,
+    /// Its network.
+    pub link: PodLink,
 }
 
 impl Pod {
     /// A pod seen for the first time.
-    pub fn new(facts: PodFacts, now: Time) -> Self {
+    pub fn new(facts: PodFacts, enforces_network: bool, now: Time) -> Self {
         Self {
             facts,
             seccomp: Seccomp::Unknown,
@@ -133,7 +149,24 @@ impl Pod {
             usage: UsageTrack::default(),
             usage_lane: Lane::default(),
             usage_over: false,
+            cpus: Cpus::Unwanted,
+            link: PodLink::new(enforces_network, now),
         }
+    }
+
+    /// Whether its network can and must be closed. Init containers come before: they install what the sandbox is to find.
+    pub fn to_be_armed(&self) -> bool {
+        self.facts.initialized && !self.facts.terminating && self.facts.phase != PodPhase::Over
+    }
+
+    /// It was granted CPUs of its own.
+    pub fn has_cpus(&mut self) {
+        self.cpus = Cpus::Own;
+    }
+
+    /// Its sandbox was promised CPUs of its own, and it has not got them.
+    pub fn lost_cpus(&mut self, why: &str) {
+        self.cpus = Cpus::Lost(why.to_owned());
     }
 
     /// Takes in what the API server says now.
@@ -144,6 +177,7 @@ impl Pod {
         self.facts = facts;
         if other {
             self.seccomp = Seccomp::Unknown;
+            self.link.doubt();
         }
         if other || came_up {
             self.doubts = 0;
@@ -154,6 +188,17 @@ impl Pod {
 
     /// Takes in what `host` saw.
     pub fn inspected(&mut self, inspection: &PodInspection, now: Time) {
+        let own = match &inspection.pin {
+            Some(pin) if pin.intact => Cpus::Own,
+            Some(pin) => Cpus::Lost(format!(
+                "it is not alone on its CPUs {}, or not on all",
+                pin.cpus
+            )),
+            None => Cpus::Lost("its CPUs are not its own any more".to_owned()),
+        };
+        if self.cpus != Cpus::Unwanted {
+            self.cpus = own;
+        }
         match verdict(&self.facts, inspection) {
             Verdict::Confined => {
                 if self.heartbeat_at == Time::MAX {
@@ -163,7 +208,10 @@ impl Pod {
                 self.seccomp = Seccomp::Confined;
                 self.doubts = 0;
                 self.offender = None;
-                self.inspect_at = about(now, VERIFY_INTERVAL, 5, &self.facts.uid);
+                self.inspect_at = match self.cpus {
+                    Cpus::Lost(_) => now + GIVEN_UP_INTERVAL,
+                    Cpus::Own | Cpus::Unwanted => about(now, VERIFY_INTERVAL, 5, &self.facts.uid),
+                };
             }
             Verdict::Unconfined(container, pid) => {
                 let again = self.offender.as_ref() == Some(&(container.clone(), pid));
@@ -203,7 +251,10 @@ impl Pod {
 
     /// Whether a sandbox can be published on it now.
     pub fn prepared(&self) -> bool {
-        self.inspectable() && self.seccomp == Seccomp::Confined
+        self.inspectable()
+            && self.seccomp == Seccomp::Confined
+            && !matches!(self.cpus, Cpus::Lost(_))
+            && self.link.is_armed()
     }
 
     /// Why waiting for it is in vain, where it is.
@@ -217,13 +268,18 @@ impl Pod {
         if self.facts.phase == PodPhase::Over {
             return Some("the pod is over".to_owned());
         }
+        if let Some(why) = self.link.hopeless() {
+            return Some(why.to_owned());
+        }
         (self.ever_prepared && !self.fit()).then(|| "a container no longer runs".to_owned())
     }
 
     /// What the pod lacks, for people.
     pub fn lacks(&self) -> &'static str {
         if self.fit() {
-            if self.doubt.is_empty() {
+            if self.seccomp == Seccomp::Confined && !self.link.is_armed() {
+                "its network is not armed yet"
+            } else if self.doubt.is_empty() {
                 "its processes were not looked at yet"
             } else {
                 self.doubt
@@ -234,7 +290,7 @@ impl Pod {
     }
 
     /// What the condition must say; `None` where nothing is certain enough to change it.
-    fn wanted(&self) -> Option<Wanted> {
+    fn wanted(&self, now: Time) -> Option<Wanted> {
         let no = |reason, message: &str| {
             Some(Wanted {
                 status: false,
@@ -256,22 +312,33 @@ impl Pod {
                 .then(|| no(reason::NOT_RUNNING, "a container no longer runs"))
                 .flatten();
         }
-        match &self.seccomp {
-            Seccomp::Confined => Some(Wanted {
+        match (&self.seccomp, &self.cpus) {
+            (Seccomp::Confined, Cpus::Lost(message)) => no(reason::CPUS_LOST, message),
+            (Seccomp::Confined, _) if !self.link.is_armed() => {
+                no(reason::NETWORK_OPEN, self.link.trouble(now)?)
+            }
+            (Seccomp::Confined, _) => Some(Wanted {
                 status: true,
                 reason: reason::PREPARED,
-                message: "every process is held by a seccomp filter".to_owned(),
+                message: if self.link.is_enforced() {
+                    "every process is held by a seccomp filter, and the network by its rules"
+                } else {
+                    "every process is held by a seccomp filter"
+                }
+                .to_owned(),
             }),
-            Seccomp::Unconfined(message) => no(reason::UNCONFINED, message),
-            Seccomp::Unknown if self.doubts >= DOUBTS_TOLD => no(reason::UNVERIFIED, self.doubt),
-            Seccomp::Unknown => None,
+            (Seccomp::Unconfined(message), _) => no(reason::UNCONFINED, message),
+            (Seccomp::Unknown, _) if self.doubts >= DOUBTS_TOLD => {
+                no(reason::UNVERIFIED, self.doubt)
+            }
+            (Seccomp::Unknown, _) => None,
         }
     }
 
     /// The condition to write, where one is due; otherwise when to look again.
     pub fn condition_due(&self, now: Time) -> Result<Wanted, Time> {
-        let Some(wanted) = self.wanted() else {
-            return Err(Time::MAX);
+        let Some(wanted) = self.wanted(now) else {
+            return Err(self.link.trouble_at(now));
         };
         let says = (wanted.status, wanted.reason);
         let stands = self
@@ -316,7 +383,7 @@ impl Pod {
             let was = self.warm_state == Warm::Ready
                 || self.facts.condition.as_ref().is_some_and(|c| c.0);
             // A pod that was prepared before this process started is not given up before it was looked at.
-            let certain = !self.fit() || self.wanted().is_some_and(|w| !w.status);
+            let certain = !self.fit() || self.wanted(now).is_some_and(|w| !w.status);
             if !(was && certain) {
                 return Err(Time::MAX);
             }
@@ -372,14 +439,14 @@ mod tests {
     use super::*;
 
     fn prepared(now: Time) -> Pod {
-        let mut pod = Pod::new(facts(1), now);
+        let mut pod = Pod::new(facts(1), false, now);
         pod.inspected(&confined(1), now);
         pod
     }
 
     #[test]
     fn a_pod_is_prepared_by_what_host_saw_and_nothing_else() {
-        let mut pod = Pod::new(facts(1), at(0));
+        let mut pod = Pod::new(facts(1), false, at(0));
         assert!(!pod.prepared());
         assert!(pod.condition_due(at(0)).is_err());
         assert!(pod.warm_due(at(0)).is_err());
@@ -393,7 +460,7 @@ mod tests {
     fn a_pod_that_asks_for_less_is_never_prepared_and_says_why() {
         let mut facts = facts(1);
         facts.asks_unconfined = Some("a container is privileged");
-        let mut pod = Pod::new(facts, at(0));
+        let mut pod = Pod::new(facts, false, at(0));
         pod.inspected(&confined(1), at(0));
         assert!(!pod.prepared() && !pod.inspectable());
         let wanted = pod.condition_due(at(0)).unwrap();
@@ -462,7 +529,7 @@ mod tests {
     fn after_a_restart_nothing_is_taken_back_before_it_was_looked_at() {
         let mut known = facts(1);
         known.condition = Some((true, reason::PREPARED.into()));
-        let pod = Pod::new(known, at(0));
+        let pod = Pod::new(known, false, at(0));
         assert!(pod.condition_due(at(0)).is_err());
         assert!(pod.warm_due(at(0)).is_err());
     }

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use pilotlight_common::network::RulesDigest;
 use pilotlight_common::stream::{AgentRefusal, Assignment};
 
 use super::State;
 use super::assignments::Stage;
 use super::backoff::Time;
+use super::cpus::ask_before_publication;
 use super::pods::Pod;
 use super::types::{Action, Write};
 use super::usage::SAMPLE_INTERVAL;
@@ -25,11 +27,13 @@ impl State {
     pub(super) fn settle(&mut self, now: Time, actions: &mut Vec<Action>) {
         self.wake = now + SAMPLE_INTERVAL;
         self.settle_assignments(now, actions);
+        self.settle_network(now, actions);
+        self.settle_cpus(now, actions);
         self.settle_host(now, actions);
         self.settle_pods(now, actions);
     }
 
-    fn due(&mut self, at: Time, now: Time) -> bool {
+    pub(super) fn due(&mut self, at: Time, now: Time) -> bool {
         if at > now {
             self.wake = self.wake.min(at);
         }
@@ -59,10 +63,32 @@ impl State {
                         .by_name
                         .get(&name)
                         .and_then(|uid| self.pods.get_mut(uid));
+                    let uid = pod.as_ref().map(|pod| pod.facts.uid.clone());
+                    let table = pod.as_ref().map(|pod| pod.link.digest());
                     match place(assignment, pod, self.host.answers, since, now) {
+                        // This life of the agent gave it to nobody, but its table remembers.
+                        Place::Publish
+                            if table.is_some_and(|table| {
+                                table != RulesDigest::FRESH && table != entry.network_digest
+                            }) =>
+                        {
+                            entry.refuse(
+                                AgentRefusal::PodGone,
+                                "the pod's network has the rules of another sandbox",
+                            );
+                            actions.push(Action::CountRefused(AgentRefusal::PodGone));
+                        }
+                        Place::Publish if entry.lacks_cpus() => {
+                            let Some(uid) = uid else { continue };
+                            match ask_before_publication(entry, uid, now) {
+                                Ok(action) => actions.push(action),
+                                Err(at) => wake = wake.min(at),
+                            }
+                        }
                         Place::Publish => {
                             entry.stage = Stage::Publishing;
-                            actions.push(Action::Publish(entry.assignment.clone()));
+                            let cpus = entry.wish.granted.clone();
+                            actions.push(Action::Publish(entry.assignment.clone(), cpus));
                         }
                         Place::Wait(until) => wake = wake.min(until),
                         Place::Refuse(reason, message) => {
@@ -71,7 +97,11 @@ impl State {
                         }
                     }
                 }
-                Stage::Looking | Stage::Publishing | Stage::Published | Stage::Refused(..) => {}
+                Stage::Looking
+                | Stage::Pinning
+                | Stage::Publishing
+                | Stage::Published
+                | Stage::Refused(..) => {}
             }
         }
         self.wake = wake;
@@ -106,6 +136,16 @@ impl State {
             self.host.sampling = true;
             self.host.sample_at = now + SAMPLE_INTERVAL;
             actions.push(Action::Sample(self.pods.keys().cloned().collect()));
+        }
+        let pods = &self.pods;
+        let named = || {
+            pods.values()
+                .flat_map(|pod| pod.facts.profiles.iter().cloned())
+                .collect()
+        };
+        match self.profiles.due(not_before, named, now) {
+            Ok(ask) => actions.push(Action::Profiles(ask)),
+            Err(at) => self.wake = self.wake.min(at),
         }
     }
 

@@ -7,7 +7,7 @@ use pilotlight_common::stream::{AgentRefusal, StreamMessage};
 
 use super::fixtures::{assignment, at, confined, facts, uid};
 use super::*;
-use crate::protocol::PodUsage;
+use crate::protocol::{CheckedProfiles, PodUsage, UserProfile};
 
 /// A state driven by hand.
 struct Agent {
@@ -26,10 +26,12 @@ impl Agent {
         agent.time = at(20);
         agent.event(Event::PodsListed([].into()));
         agent.event(Event::Sampled(Ok(vec![])));
+        agent.event(Event::ProfilesChecked(Ok(CheckedProfiles::default())));
         agent.event(Event::Stream(
             replica(),
             StreamMessage::Snapshot {
                 assignments: vec![],
+                profiles: vec![],
             },
         ));
         agent
@@ -68,7 +70,10 @@ impl Agent {
     fn snapshot(&mut self, assignments: Vec<Assignment>) -> Vec<Action> {
         self.event(Event::Stream(
             replica(),
-            StreamMessage::Snapshot { assignments },
+            StreamMessage::Snapshot {
+                assignments,
+                profiles: vec![],
+            },
         ))
     }
 
@@ -89,7 +94,7 @@ impl Agent {
 }
 
 fn publishes(actions: &[Action]) -> usize {
-    let count = |action: &&Action| matches!(action, Action::Publish(_));
+    let count = |action: &&Action| matches!(action, Action::Publish(..));
     actions.iter().filter(count).count()
 }
 
@@ -103,7 +108,7 @@ fn an_assignment_to_a_prepared_pod_is_published_in_the_same_step() {
     let mut agent = Agent::new();
     agent.prepare(1);
     let actions = agent.assign(1, 1);
-    assert_eq!(actions[0], Action::Publish(assignment(1, 1)));
+    assert_eq!(actions[0], Action::Publish(assignment(1, 1), None));
     let actions = agent.attempted(1, 1, Attempt::Published);
     assert!(matches!(actions[0], Action::CountPublished(_)));
     // Said again by anybody, it is not written again.
@@ -142,9 +147,9 @@ fn what_comes_in_the_first_snapshot_is_read_before_it_is_written() {
     let actions = agent.event(Event::Inspected(Ok(vec![confined(1), confined(2)])));
     let published: Vec<_> = actions
         .iter()
-        .filter(|action| matches!(action, Action::Publish(_)))
+        .filter(|action| matches!(action, Action::Publish(..)))
         .collect();
-    assert_eq!(published, [&Action::Publish(assignment(2, 2))]);
+    assert_eq!(published, [&Action::Publish(assignment(2, 2), None)]);
 }
 
 #[test]
@@ -298,10 +303,16 @@ fn the_report_is_ready_only_with_pods_and_host() {
     let mut agent = Agent::starting();
     assert!(!agent.state.report().ready);
     let actions = agent.event(Event::Wake);
-    assert_eq!(actions, [Action::Sample(vec![])]);
+    assert_eq!(actions[0], Action::Sample(vec![]));
+    assert!(matches!(
+        actions[1..],
+        [Action::Profiles(Ask::Check { .. })]
+    ));
     agent.event(Event::Sampled(Ok(vec![])));
     assert!(!agent.state.report().ready);
     agent.event(Event::PodsListed([].into()));
+    assert!(!agent.state.report().ready);
+    agent.event(Event::ProfilesChecked(Ok(CheckedProfiles::default())));
     assert!(agent.state.report().ready);
     agent.event(Event::Sampled(Err("gone".into())));
     assert!(agent.state.report().message.contains("gone"));
@@ -391,4 +402,45 @@ fn a_warm_pod_that_is_gone_gets_no_more_heartbeats() {
             .iter()
             .any(|action| matches!(action, Action::Write(Write::Heartbeat { .. })))
     );
+}
+
+#[test]
+fn a_node_is_ready_once_it_has_the_profiles_that_users_brought() {
+    let mut agent = Agent::new();
+    assert!(agent.state.report().ready);
+    let profile = UserProfile {
+        name: "team-a".into(),
+        json: "{}".into(),
+    };
+    let profiles = vec![profile.clone()];
+    let told = StreamMessage::Profiles { profiles };
+    let actions = agent.event(Event::Stream(replica(), told));
+    assert!(actions.contains(&Action::Profiles(Ask::Install(profile.clone()))));
+    assert!(!agent.state.report().ready);
+    let file =
+        crate::protocol::ProfileFile::try_from("team-a-0123456789ab.json".to_owned()).unwrap();
+    let installed = Event::ProfileInstalled(profile, Ok(Ok(file.clone())));
+    let actions = agent.event(installed);
+    assert!(matches!(
+        actions[..],
+        [Action::Profiles(Ask::Check { .. }), ..]
+    ));
+    agent.event(Event::ProfilesChecked(Ok(CheckedProfiles {
+        installed: vec![file],
+        ..CheckedProfiles::default()
+    })));
+    let report = agent.state.report();
+    assert!(report.ready);
+    assert_eq!(report.profiles, ["team-a-0123456789ab.json"]);
+}
+
+#[test]
+fn what_keeps_a_profile_from_being_installed_keeps_pods_away_and_is_told() {
+    let mut agent = Agent::new();
+    agent.event(Event::ProfilesChecked(Ok(CheckedProfiles {
+        problem: Some("no space left".into()),
+        ..CheckedProfiles::default()
+    })));
+    let report = agent.state.report();
+    assert!(!report.ready && report.message.contains("no space left"));
 }

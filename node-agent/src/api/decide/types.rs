@@ -6,9 +6,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use pilotlight_common::stream::{AgentRefusal, Assignment, ObjectId, StreamMessage};
 
+use super::network::{NetworkAnswer, NetworkAsk};
+use super::profiles::Ask;
 use super::{Key, Replica, Time, Usage};
 use crate::api::facts::PodFacts;
-use crate::protocol::{PodInspection, PodUid, PodUsage};
+use crate::cpu::CpuSet;
+use crate::protocol::{
+    CheckedProfiles, CpuState, PinAnswer, PodInspection, PodUid, PodUsage, ProfileFile, UserProfile,
+};
 
 /// The two clocks at one instant.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +43,18 @@ pub enum Event {
     Inspected(Result<Vec<PodInspection>, String>),
     /// `host` sampled usage, or why it did not.
     Sampled(Result<Vec<PodUsage>, String>),
+    /// `host` installed a user's seccomp profile, or refused it; or why it did not answer.
+    ProfileInstalled(UserProfile, Result<Result<ProfileFile, String>, String>),
+    /// `host` checked the seccomp profiles, or why it did not.
+    ProfilesChecked(Result<CheckedProfiles, String>),
+    /// `host` gave the pod of an assignment CPUs or refused to, or why it did not answer.
+    Pinned(Key, Result<PinAnswer, String>),
+    /// `host` told of the node's CPUs, or why it did not.
+    Cpus(Result<CpuState, String>),
+    /// `network` answered.
+    Network(NetworkAnswer),
+    /// The connection of this number to `network` ended.
+    NetworkLost(u64),
     /// A look at, or a publication of, an assignment ended.
     Attempted(Key, Attempt),
     /// A write ended.
@@ -111,6 +128,15 @@ pub enum Write {
         /// What it uses.
         usage: Usage,
     },
+    /// Which CPUs a published sandbox has for its own, where that may have changed.
+    Cpus {
+        /// The Sandbox.
+        sandbox: ObjectId,
+        /// Its pod.
+        pod: ObjectId,
+        /// Its CPUs.
+        cpus: CpuSet,
+    },
 }
 
 impl Write {
@@ -120,7 +146,8 @@ impl Write {
             Self::Condition { pod, .. }
             | Self::WarmPod { pod, .. }
             | Self::Heartbeat { pod, .. }
-            | Self::Usage { pod, .. } => pod,
+            | Self::Usage { pod, .. }
+            | Self::Cpus { pod, .. } => pod,
         }
     }
 }
@@ -132,12 +159,31 @@ pub enum Action {
     Inspect(Vec<PodUid>),
     /// Ask `host` what pods use.
     Sample(Vec<PodUid>),
+    /// Ask `host` about seccomp profiles.
+    Profiles(Ask),
     /// Read the Sandbox: is it published?
     Look(Assignment),
-    /// Publish the Sandbox on its pod.
-    Publish(Assignment),
+    /// Publish the Sandbox on its pod, with the CPUs that are its own where it asked for some.
+    Publish(Assignment, Option<CpuSet>),
+    /// Ask `host` for whole CPUs for the pod of an assignment.
+    Pin {
+        /// The assignment.
+        key: Key,
+        /// Its pod.
+        pod: PodUid,
+        /// How many.
+        cpus: u32,
+    },
+    /// Ask `host` about the node's CPUs.
+    Cpus,
+    /// Ask `network`.
+    Network(NetworkAsk),
+    /// The pod is gone: its DNS is served no more.
+    ForgetNetwork(PodUid),
     /// Write something that can wait.
     Write(Write),
+    /// Log that `host` refuses a user's seccomp profile: its name and why.
+    TellRefusedProfile(String, String),
     /// Count a publication that took so long since the assignment was heard of.
     CountPublished(Duration),
     /// Count a refusal.
@@ -157,6 +203,16 @@ pub struct Summary {
     pub assignments: usize,
     /// Scheduler replicas whose stream is up.
     pub replicas: usize,
+    /// Seccomp profiles that are installed.
+    pub profiles: usize,
+    /// Pods that are armed, where this agent arms them.
+    pub armed: usize,
+    /// Packets out of pods that were refused.
+    pub network_refused_out: u64,
+    /// Packets into pods that were dropped.
+    pub network_dropped_in: u64,
+    /// Users' seccomp profiles that `host` refuses.
+    pub profiles_refused: usize,
     /// Working set of all managed pods, in bytes.
     pub memory_bytes: u64,
     /// Whether assignments are on their way.

@@ -100,6 +100,7 @@ mod tests {
             found: true,
             containers,
             truncated: false,
+            pin: None,
         }
     }
 

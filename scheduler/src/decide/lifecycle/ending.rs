@@ -11,7 +11,7 @@ use crate::index::{Index, SandboxEntry, Timer};
 use crate::view::Key;
 
 /// The conditions of a sandbox that is over. That it was accepted and assigned stays true; nothing is enforced any more.
-pub(super) fn over(reason: &str, message: &str, now: Timestamp) -> Vec<Condition> {
+pub(crate) fn over(reason: &str, message: &str, now: Timestamp) -> Vec<Condition> {
     let prepared = Condition::new(PREPARED, ConditionStatus::False, reason, message, now);
     vec![prepared, not_ready(reason, message, now)]
 }

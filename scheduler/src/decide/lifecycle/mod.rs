@@ -3,6 +3,8 @@
 mod ending;
 mod running;
 
+pub(crate) use ending::over;
+
 use jiff::Timestamp;
 use pilotlight_common::kinds::{Condition, ConditionStatus, SandboxPhase, merge_conditions};
 use pilotlight_common::names::conditions::{ACCEPTED, ASSIGNED, READY};
@@ -73,7 +75,23 @@ fn unpublished(index: &Index, entry: &SandboxEntry, now: Timestamp) -> Option<Wa
     }
     let uid = &entry.view.identity.uid;
     let own = index.cold_pod(uid);
+    let without_cpus = match &entry.waiting_as {
+        Some((_, cpus)) if *cpus > 0 && own.is_none() && !entry.cold.busy => {
+            waits_for_cpus(index, *cpus)
+        }
+        _ => None,
+    };
+    if let Some(refusal) = without_cpus
+        .as_ref()
+        .filter(|refusal| refusal.reason == Reason::CpuPinningUnavailable)
+    {
+        return Some(refused(refusal, now));
+    }
     let (phase, reason, message) = match (own, &entry.cold.trouble) {
+        _ if without_cpus.is_some() => {
+            let Refusal { reason, message } = without_cpus?;
+            (SandboxPhase::Pending, reason.as_str().to_owned(), message)
+        }
         (Some(pod), _) => {
             let name = &pod.identity.key.name;
             match &pod.hold_up {
@@ -94,7 +112,7 @@ fn unpublished(index: &Index, entry: &SandboxEntry, now: Timestamp) -> Option<Wa
             trouble.reason.clone(),
             trouble.message.clone(),
         ),
-        (None, None) if entry.waiting_as.is_some() => (
+        (None, None) if matches!(entry.waiting_as, Some((_, 0))) => (
             SandboxPhase::Pending,
             Reason::WaitingForWarmPod.as_str().to_owned(),
             "a warm pod is being made; the sandbox gets it when it is ready".to_owned(),
@@ -131,6 +149,38 @@ fn unpublished(index: &Index, entry: &SandboxEntry, now: Timestamp) -> Option<Wa
         event,
         unless_pod_lives: None,
     })
+}
+
+/// Why a sandbox that wants CPUs of its own has no pod: no node ever has so many, or others have them now. Nothing where a
+/// node has some, and its pod is about to be made.
+fn waits_for_cpus(index: &Index, cpus: u32) -> Option<Refusal> {
+    let refusal = match index.most_cpus() {
+        Some((most, message)) if most < cpus => {
+            let why = if message.is_empty() {
+                ""
+            } else {
+                "; a node says: "
+            };
+            Refusal::new(
+                Reason::CpuPinningUnavailable,
+                format!(
+                    "resources.cpuPinning asks for {cpus} whole CPUs, and the most that any node can give to one sandbox is {most}{why}{message}; ask for fewer, or leave it out"
+                ),
+            )
+        }
+        Some(_) if !index.nodes_with_cpus(cpus).is_empty() => return None,
+        Some(_) => Refusal::new(
+            Reason::WaitingForCpus,
+            format!(
+                "no node has {cpus} free CPUs for one sandbox now; it gets them when another that has some ends"
+            ),
+        ),
+        None => Refusal::new(
+            Reason::WaitingForCpus,
+            "no node that could give CPUs is connected now; it gets them when one is",
+        ),
+    };
+    Some(refusal)
 }
 
 fn refused(refusal: &Refusal, now: Timestamp) -> Wanted {

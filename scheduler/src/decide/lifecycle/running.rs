@@ -135,7 +135,8 @@ fn why_unready(index: &Index, pod: &PodView) -> Trouble {
 /// Whether an edit of a running sandbox can be fulfilled. Only what may be edited counts: that its runtime or profile
 /// is gone meanwhile is nothing to a sandbox that runs.
 fn acceptance(index: &Index, entry: &SandboxEntry, now: Timestamp) -> Option<Condition> {
-    match check_edit(&entry.view.spec, &index.settings.defaults) {
+    let profile = index.profile_of(&entry.view);
+    match check_edit(&entry.view.spec, profile, &index.settings.defaults) {
         Err(refusal) => Some(Condition::new(
             ACCEPTED,
             ConditionStatus::False,

@@ -1,12 +1,11 @@
 //! Bad input is refused with a reason, and hurts nobody else.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, ensure};
 use kube::api::{Api, DynamicObject};
 use pilotlight_bench::hub::Hub;
 use pilotlight_bench::objects;
-use pilotlight_e2e::environment::{PATIENCE, RUNTIME};
-use pilotlight_e2e::faults::Faults;
-use pilotlight_e2e::scene::{Scene, scene};
+use pilotlight_e2e::environment::PATIENCE;
+use pilotlight_e2e::scene::scene;
 use pilotlight_e2e::state::{condition, not_ready_reason};
 use serde_json::json;
 
@@ -15,7 +14,7 @@ fn an_unknown_runtime_is_refused_aloud_and_served_once_it_exists() {
     scene("runtime", |scene| async move {
         scene.filled_pool(3, 0).await?;
         let late = format!("{}-late", scene.namespace);
-        let waiting = objects::sandbox("waiting", &late);
+        let waiting = scene.sandbox("waiting", json!({ "runtime": late }));
         scene.create_with(scene.client(), &waiting).await?;
         scene.waits_for("waiting", "RuntimeNotFound").await?;
         let all = scene.sandboxes.objects();
@@ -42,7 +41,7 @@ fn an_unknown_runtime_is_refused_aloud_and_served_once_it_exists() {
 #[test]
 fn a_malformed_quantity_is_refused_at_admission() {
     scene("quantity", |scene| async move {
-        let mut bad = objects::sandbox("bad", RUNTIME);
+        let mut bad = scene.sandbox("bad", json!({}));
         bad.data["spec"]["resources"]["cpu"] = "a lot".into();
         let refused = scene.create_with(scene.client(), &bad).await;
         let error = refused.err().context("the API server took it")?;
@@ -59,7 +58,7 @@ fn a_malformed_quantity_is_refused_at_admission() {
 fn an_impossible_quantity_is_refused_with_a_condition() {
     scene("impossible", |scene| async move {
         scene.filled_pool(1, 0).await?;
-        let mut bad = objects::sandbox("bad", RUNTIME);
+        let mut bad = scene.sandbox("bad", json!({}));
         bad.data["spec"]["resources"]["memory"] = "99999999999999999999Gi".into();
         scene.create_with(scene.client(), &bad).await?;
         scene.waits_for("bad", "InvalidResources").await?;
@@ -72,8 +71,9 @@ fn an_impossible_quantity_is_refused_with_a_condition() {
 fn a_pool_with_min_above_max_is_refused_aloud_and_no_other_pool_suffers() {
     scene("bounds", |scene| async move {
         scene.filled_pool(2, 0).await?;
-        let bad = objects::warm_pool("bad", RUNTIME, 5, 2);
-        objects::apply(&scene.pool_api(), &bad).await?;
+        scene
+            .keep("bad", json!({ "minSize": 5, "maxSize": 2 }))
+            .await?;
         let pools = Hub::open(scene.pool_api()).await?;
         pools
             .expect(&scene.namespace, "bad", |o| {
@@ -85,34 +85,4 @@ fn a_pool_with_min_above_max_is_refused_aloud_and_no_other_pool_suffers() {
         scene.warned("bad", "InvalidPoolSize").await?;
         scene.others_are_served("other").await
     });
-}
-
-/// Valid for the API server, and beyond what the programs' own type of a time can hold.
-#[test]
-fn an_object_that_does_not_parse_does_not_stop_the_watches() {
-    scene("unreadable", |scene| async move {
-        scene.filled_pool(4, 0).await?;
-        let spec = json!({ "spec": {
-            "poolRef": { "name": "pool" }, "lastHeartbeat": "9999-12-31T23:59:59Z",
-        }});
-        let bad = objects::object(&objects::warm_pods(), "unreadable", spec);
-        objects::create(&scene.warm_pod_api(), &bad).await?;
-        let served = beside_unreadable(&scene).await;
-        // Nothing but its creator can make sense of it, and so nothing else removes it.
-        objects::delete(&scene.warm_pod_api(), "unreadable").await?;
-        served
-    });
-}
-
-async fn beside_unreadable(scene: &Scene) -> Result<()> {
-    scene.others_are_served("after-bad-event").await?;
-    // Lists contain it too, not only events.
-    if let Some(faults) = Faults::of(scene.environment) {
-        let leader = faults.leader().await?;
-        faults.kill([faults.scheduler(&leader)?])?;
-        scene.create("after-bad-list").await?;
-        scene.running("after-bad-list").await?;
-        faults.healed().await?;
-    }
-    scene.others_are_served("after-all").await
 }

@@ -7,6 +7,7 @@ use kube::api::{Api, DynamicObject};
 use pilotlight_bench::objects::{self, is_running, text};
 use pilotlight_e2e::environment::PATIENCE;
 use pilotlight_e2e::scene::{Scene, scene};
+use serde_json::json;
 
 async fn gone(scene: &Scene, pod: &str) -> Result<()> {
     for (hub, what) in [(&scene.warm_pods, "WarmPod"), (&scene.pods, "pod")] {
@@ -141,9 +142,7 @@ fn a_sandbox_that_finds_no_warm_pod_gets_one_of_its_own() {
 fn a_sandbox_ends_at_its_timeout_and_its_pod_with_it() {
     scene("timeout", |scene| async move {
         scene.filled_pool(1, 1).await?;
-        let mut sandbox = objects::sandbox("short", pilotlight_e2e::environment::RUNTIME);
-        sandbox.data["spec"]["timeout"] = 2.into();
-        scene.create_with(scene.client(), &sandbox).await?;
+        scene.ask("short", json!({ "timeout": 2 })).await?;
         let pod = scene.running("short").await?;
         scene
             .sandboxes

@@ -299,7 +299,7 @@ fn a_changed_profile_or_pool_replaces_the_idle_pods_by_degrees_and_leaves_the_as
         holds(&scene, "pool", MIN).await?;
 
         let old = idle(&scene, "pool");
-        let larger = json!({ "cpu": "11m", "memory": "49Mi" });
+        let larger = json!({ "cpu": "101m", "memory": "49Mi" });
         scene
             .edit_pool("pool", json!({ "resources": larger }))
             .await?;

@@ -80,7 +80,7 @@ fn what_a_profile_cannot_mean_is_refused_to_its_users_and_told_on_the_profile() 
             ),
             (
                 "seccomp",
-                json!({ "seccompProfile": "strict" }),
+                json!({ "seccompProfile": "nobodys" }),
                 "SeccompProfileUnknown",
             ),
             (

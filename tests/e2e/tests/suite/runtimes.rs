@@ -184,10 +184,7 @@ fn an_image_that_cannot_be_had_is_said_of_its_runtime_and_its_sandboxes_and_harm
         scene.filled_pool(2, 0).await?;
         let runtimes = Hub::open(scene.runtime_api()).await?;
         let missing = scene
-            .runtime(
-                "missing",
-                json!({ "image": "pilotlight.local/no-such-image:1" }),
-            )
+            .runtime("missing", json!({ "image": "127.0.0.1:1/no-such-image:1" }))
             .await?;
         scene.ask("waiting", json!({ "runtime": missing })).await?;
         scene.waits_for("waiting", "ImagePullFailed").await?;

@@ -49,9 +49,13 @@ fn what_is_written_to_data_outlives_the_container_and_grows_and_goes_with_the_sa
 
 async fn persistent(scene: &Scene) -> Result<()> {
     let claims = claims(scene).await?;
-    let mut sandbox = objects::sandbox("keeper", &scene.namespace);
-    sandbox.data["spec"]["storage"] = json!({ "persistent": true, "volumeSize": "64Mi" });
-    scene.create_with(scene.client(), &sandbox).await?;
+    let storage = json!({ "persistent": true, "volumeSize": "64Mi" });
+    scene
+        .ask(
+            "keeper",
+            json!({ "runtime": scene.namespace, "storage": storage }),
+        )
+        .await?;
     let pod = scene.running("keeper").await?;
     let write = "open('/data/kept', 'w').write('here'); import os; print(os.stat('/data').st_gid)";
     ensure!(scene.python(&pod, write).await?.trim() == "1000");
@@ -114,9 +118,8 @@ fn a_claim_that_is_somebody_elses_is_left_alone_and_the_sandbox_says_so() {
             }}),
         );
         objects::create(&api, &foreign).await?;
-        let mut sandbox = objects::sandbox("late", pilotlight_e2e::environment::RUNTIME);
-        sandbox.data["spec"]["storage"] = json!({ "persistent": true, "volumeSize": "1Mi" });
-        scene.create_with(scene.client(), &sandbox).await?;
+        let storage = json!({ "persistent": true, "volumeSize": "1Mi" });
+        scene.ask("late", json!({ "storage": storage })).await?;
         scene.waits_for("late", "VolumeConflict").await?;
         objects::delete(&api, "data-late").await
     });

@@ -1,0 +1,3 @@
+module pilotlight.test/everyday
+
+go 1.24

@@ -1,0 +1,3 @@
+module pilotlight.local/probe
+
+go 1.24
