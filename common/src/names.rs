@@ -88,6 +88,8 @@ pub mod conditions {
     pub const PREPARED: &str = "Prepared";
     /// The sandbox runs. (Also of a WarmPool: it holds its minimum.)
     pub const READY: &str = "Ready";
+    /// Its network rules refused it something; there only once they did.
+    pub const NETWORK_BLOCKED: &str = "NetworkBlocked";
     /// Of a WarmPool: pods are being added.
     pub const SCALING_UP: &str = "ScalingUp";
     /// Of a WarmPool: pods are being removed.

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use pilotlight_node_agent::args::{Args, LogFormat, Process};
 use pilotlight_node_agent::confinement::{self, Confinement};
 use pilotlight_node_agent::{api, host, network};
@@ -23,6 +24,7 @@ fn main() -> anyhow::Result<()> {
     }
     match args.process {
         Process::Api(args) => {
+            as_many_files_as_allowed();
             // Before any thread is started: capabilities are per thread, and threads inherit what holds the first one.
             host::privileges::drop_all()?;
             let proc_root = Path::new("/proc");
@@ -56,6 +58,16 @@ fn main() -> anyhow::Result<()> {
             report(confinement::apply(Profile::Network, &args.proc_root)?);
             network::run(&args)
         }
+    }
+}
+
+/// Each pod has four sockets for its DNS, and each query on its way has one: a full node needs more than the usual soft limit of 1024.
+/// The hard limit is what the container runtime allows.
+fn as_many_files_as_allowed() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!(%error, "the limit of open files stays as it is");
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! No label names an object: a node has thousands of pods over time, and who runs what is nobody's business here.
 
-use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use pilotlight_common::stream::AgentRefusal;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::api::decide::Summary;
+use crate::api::dns::Counters;
 
 /// Upper bounds in seconds. An assignment is published within a few milliseconds or something is wrong.
 const LATENCIES: [f64; 13] = [
@@ -23,7 +24,7 @@ const LATENCIES: [f64; 13] = [
 /// A write and how it ended.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub struct WriteLabels {
-    /// What was written: `sandbox`, `condition`, `warm_pod`, `heartbeat`, `usage`; or read: `look`.
+    /// What was written: `sandbox`, `condition`, `warm_pod`, `heartbeat`, `usage`, `cpus`, `blocked`; or read: `look`.
     pub kind: &'static str,
     /// `ok`, or the category of the error.
     pub result: &'static str,
@@ -34,6 +35,20 @@ pub struct WriteLabels {
 pub struct ReasonLabels {
     /// The word.
     pub reason: &'static str,
+}
+
+/// How a query ended.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct ResultLabels {
+    /// A word for it.
+    pub result: &'static str,
+}
+
+/// Where packets were going to.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct DirectionLabels {
+    /// `out` of a sandbox, or `in`.
+    pub direction: &'static str,
 }
 
 /// The metrics.
@@ -53,6 +68,9 @@ pub struct Metrics {
     prepared: Gauge<i64, AtomicI64>,
     assignments: Gauge<i64, AtomicI64>,
     replicas: Gauge<i64, AtomicI64>,
+    dns_queries: Family<ResultLabels, Counter>,
+    blocked_packets: Family<DirectionLabels, Counter>,
+    armed: Gauge<i64, AtomicI64>,
     profiles: Gauge<i64, AtomicI64>,
     profiles_refused: Gauge<i64, AtomicI64>,
     ready: Gauge<i64, AtomicI64>,
@@ -75,6 +93,9 @@ impl Default for Metrics {
             prepared: Gauge::default(),
             assignments: Gauge::default(),
             replicas: Gauge::default(),
+            dns_queries: Family::default(),
+            blocked_packets: Family::default(),
+            armed: Gauge::default(),
             profiles: Gauge::default(),
             profiles_refused: Gauge::default(),
             ready: Gauge::default(),
@@ -146,6 +167,21 @@ impl Metrics {
             "connected_replicas",
             "Scheduler replicas whose stream is up",
             self.replicas.clone(),
+        );
+        r.register(
+            "armed_pods",
+            "Managed pods whose network is closed but for what is allowed",
+            self.armed.clone(),
+        );
+        r.register(
+            "dns_queries",
+            "DNS queries of sandboxes, by how they ended",
+            self.dns_queries.clone(),
+        );
+        r.register(
+            "blocked_packets",
+            "Packets of sandboxes that their network rules stopped, by direction",
+            self.blocked_packets.clone(),
         );
         r.register(
             "seccomp_profiles",
@@ -221,9 +257,48 @@ impl Metrics {
         self.replicas.set(number(summary.replicas));
         self.memory
             .set(i64::try_from(summary.memory_bytes).unwrap_or(i64::MAX));
+        self.armed.set(number(summary.armed));
+        for (direction, packets) in [
+            ("out", summary.network_refused_out),
+            ("in", summary.network_dropped_in),
+        ] {
+            let counter = self
+                .blocked_packets
+                .get_or_create_owned(&DirectionLabels { direction });
+            counter.inner().store(packets, Ordering::Relaxed);
+        }
         self.profiles.set(number(summary.profiles));
         self.profiles_refused.set(number(summary.profiles_refused));
         self.ready.set(i64::from(ready));
+    }
+
+    /// What became of queries, since the process started.
+    pub fn asked(&self, counters: Counters) {
+        let Counters {
+            allowed,
+            refused,
+            passed_over,
+            malformed,
+            over_rate,
+            upstream_failed,
+            withheld,
+            not_opened,
+        } = counters;
+        for (result, count) in [
+            ("allowed", allowed),
+            ("refused", refused),
+            ("passed_over", passed_over),
+            ("malformed", malformed),
+            ("over_rate", over_rate),
+            ("upstream_failed", upstream_failed),
+            ("withheld", withheld),
+            ("not_opened", not_opened),
+        ] {
+            let counter = self
+                .dns_queries
+                .get_or_create_owned(&ResultLabels { result });
+            counter.inner().store(count, Ordering::Relaxed);
+        }
     }
 
     /// All metrics as text.
@@ -251,6 +326,8 @@ mod tests {
         metrics.wrote("sandbox", "ok");
         metrics.stream_ended("closed");
         metrics.reported("ok");
+        metrics.asked(Counters::default());
+        metrics.summarize(&Summary::default(), true);
         let text = metrics.text();
         let registered: BTreeSet<&str> = text
             .lines()

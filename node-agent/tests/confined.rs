@@ -1,5 +1,5 @@
-//! Both processes as they are started on a node: held to their seccomp profiles, without capabilities, and doing their
-//! work all the same.
+//! The three processes as they are started on a node: held to their seccomp profiles, with no capability that they do not need,
+//! and doing their work all the same.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +11,8 @@ use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::process::CommandExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Gid, Pid, Uid};
 use pilotlight_node_agent::api::host_client::{Host, HostSocket};
+use pilotlight_node_agent::network_protocol::Request;
 use pilotlight_node_agent::protocol::PodUid;
 use tokio::io::AsyncReadExt;
 use tokio_rustls::TlsAcceptor;
@@ -78,8 +80,8 @@ impl Agent {
             .collect()
     }
 
-    /// Every thread is held by two filters more than this test, and can use no capability.
-    fn assert_confined(&self) {
+    /// Every thread is held by two filters more than this test, and can use no capability but `capabilities`.
+    fn assert_confined(&self, capabilities: u64) {
         let own = fs::read_to_string("/proc/thread-self/status").unwrap();
         let threads = self.threads();
         assert!(!threads.is_empty());
@@ -88,8 +90,13 @@ impl Agent {
             assert_eq!(value(status, "NoNewPrivs:"), "1", "{status}");
             let filters = |status| value(status, "Seccomp_filters:").parse::<u32>().unwrap();
             assert_eq!(filters(status), filters(&own) + 2, "{status}");
-            for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
-                assert_eq!(value(status, set), "0000000000000000", "{set}");
+            for (set, mask) in [
+                ("CapInh:", 0),
+                ("CapPrm:", capabilities),
+                ("CapEff:", capabilities),
+                ("CapAmb:", 0),
+            ] {
+                assert_eq!(value(status, set), format!("{mask:016x}"), "{set}");
             }
         }
     }
@@ -162,9 +169,56 @@ async fn host_answers_under_its_profile_and_without_capabilities() {
         assert!(!inspected[0].found);
         assert_eq!(host.usage(vec![pod.clone()]).await.unwrap(), []);
     }
-    agent.assert_confined();
+    agent.assert_confined(0);
     let (status, log) = agent.stop();
     assert!(status.success(), "{log}");
+}
+
+/// Which capabilities `network` keeps: `CAP_NET_ADMIN`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`.
+const OF_NETWORK: u64 = 1 << 12 | 1 << 19 | 1 << 21;
+
+#[test]
+fn network_answers_under_its_profile_and_with_its_three_capabilities() {
+    if !Uid::current().is_root() {
+        // Then it has no capabilities to keep, and does not start.
+        return;
+    }
+    let folder = folder();
+    let socket = folder.path().join("network.sock");
+    let mut agent = Agent::start(
+        Command::new(BINARY)
+            .args(["network", "--cgroup-root", "/sys/fs/cgroup", "--socket"])
+            .arg(&socket)
+            .args(["--api-uid", &Uid::current().to_string()])
+            .args(["--api-gid", &Gid::current().to_string()]),
+        folder.path(),
+    );
+    agent.until("the socket", || {
+        let mode = fs::metadata(&socket).ok()?.permissions().mode();
+        (mode & 0o777 == 0o660).then_some(())
+    });
+    let mut stream = UnixStream::connect(&socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let pod = PodUid::try_from("0f7c1b52-3c6e-4f8e-9a53-1f0a3f1a9d11".to_owned()).unwrap();
+    for request in [
+        Request::Arm { pod: pod.clone() },
+        Request::Check { pods: [pod].into() },
+    ] {
+        let body = serde_json::to_vec(&request).unwrap();
+        let length = u32::try_from(body.len()).unwrap();
+        stream.write_all(&length.to_le_bytes()).unwrap();
+        stream.write_all(&body).unwrap();
+        let mut length = [0; 4];
+        stream.read_exact(&mut length).unwrap();
+        let mut body = vec![0; u32::from_le_bytes(length) as usize];
+        stream.read_exact(&mut body).unwrap();
+        // There is no such pod on the machine; that it says so, it had to look for it.
+        let answer = String::from_utf8(body).unwrap();
+        assert!(!answer.contains("protocol"), "{answer}");
+    }
+    agent.assert_confined(OF_NETWORK);
+    let (status, log) = agent.stop();
+    assert_eq!(status.signal(), Some(15), "{log}");
 }
 
 /// Something that speaks TLS as an API server does, and tells when it heard a request.
@@ -281,7 +335,7 @@ async fn api_speaks_tls_serves_metrics_and_stops_under_its_profile_as_nobody() {
     assert!(heard.is_ok_and(|heard| heard.is_some()), "{}", agent.log());
     // Names are looked up in threads of their own, which are held too.
     assert!(agent.threads().len() > 2);
-    agent.assert_confined();
+    agent.assert_confined(0);
     for status in agent.threads() {
         assert!(
             value(&status, "Uid:")

@@ -3,7 +3,7 @@
 mod world;
 
 use jiff::SignedDuration;
-use pilotlight_common::kinds::{NetworkAccess, SandboxPhase};
+use pilotlight_common::kinds::{EgressRule, NetworkAccess, SandboxPhase};
 use pilotlight_scheduler::index::Observation;
 use pilotlight_scheduler::input::{Change, Input};
 use pilotlight_scheduler::view::{Claim, Key, Trouble};
@@ -270,14 +270,20 @@ fn an_edit_that_cannot_be_fulfilled_is_refused_and_the_sandbox_runs_on() {
     let mut world = World::new(1, 0);
     let (uid, _) = with_one_running(&mut world);
     world.edit(&uid, |spec| {
-        spec.network_access = Some(NetworkAccess::default());
+        spec.network_access = Some(NetworkAccess {
+            egress: Some(vec![EgressRule {
+                domain: "not..a.name".to_owned(),
+                ports: None,
+            }]),
+            ingress: None,
+        });
     });
     world.pass(30);
-    let refused = (false, "NetworkRulesUnavailable");
+    let refused = (false, "InvalidNetworkAccess");
     assert_eq!(world.condition(&uid, "Accepted"), refused);
     assert!(world.condition(&uid, "Ready").0);
     assert_eq!(world.sandboxes[&uid].phase, Some(SandboxPhase::Running));
-    assert_eq!(warnings(&world, "NetworkRulesUnavailable"), 1);
+    assert_eq!(warnings(&world, "InvalidNetworkAccess"), 1);
     world.edit(&uid, |spec| spec.network_access = None);
     world.pass(4);
     assert_eq!(world.condition(&uid, "Accepted"), (true, "Resolved"));

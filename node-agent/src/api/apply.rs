@@ -3,6 +3,8 @@
 //! Each request has a timeout and no hidden retry, writes only the agent's own fields, and reads of the answer
 //! only what it needs, so that an object with fields of another version is no obstacle.
 
+mod blocked;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -233,6 +235,12 @@ impl Apply {
                 ("usage", result)
             }
             Write::Cpus { sandbox, cpus, .. } => ("cpus", self.cpus(sandbox, cpus).await),
+            Write::Blocked {
+                sandbox,
+                names,
+                packets,
+                ..
+            } => ("blocked", self.blocked(sandbox, names, *packets).await),
         };
         self.count(kind, &result);
         match result {

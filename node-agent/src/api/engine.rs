@@ -75,6 +75,9 @@ impl<H: Host> Engine<H> {
         let summary = state.summary();
         self.health.turn(report.ready);
         self.metrics.summarize(&summary, report.ready);
+        if let Some(network) = &self.network {
+            self.metrics.asked(network.counters());
+        }
         self.busy
             .send_if_modified(|busy| std::mem::replace(busy, summary.busy) != summary.busy);
         self.report.send_if_modified(|last| {

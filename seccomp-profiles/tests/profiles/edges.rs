@@ -71,6 +71,12 @@ pub fn arguments(name: &str) -> Vec<[u64; 6]> {
                 }
             }
         }
+        "setns" => {
+            for bit in 0..64 {
+                all.push([3, 1 << bit, 0, 0, 0, 0]);
+            }
+            all.push([3, 0x4002_0000, 0, 0, 0, 0]);
+        }
         "mknod" | "mknodat" => {
             for kind in 0..16_u64 {
                 for mode in [0, 0o666, 0xffff_0000_0000_0fff] {

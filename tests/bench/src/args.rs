@@ -24,6 +24,12 @@ pub struct Args {
     /// Seconds of the rate mode.
     #[arg(long, default_value_t = 20)]
     pub rate_seconds: u32,
+    /// Queries through the DNS proxy, and as many past it; 0 leaves the proxy out.
+    #[arg(long, default_value_t = 3000)]
+    pub dns_queries: u32,
+    /// Seconds in which the sandboxes of one node ask as much as they may.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..600))]
+    pub dns_seconds: u32,
     /// Pods on one node when its agent's memory and idle CPU time are measured, as far as the node has room; 0 leaves it out.
     #[arg(long, default_value_t = 110)]
     pub footprint_pods: u32,

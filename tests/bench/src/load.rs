@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use futures::future::join_all;
 use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::hub::{Hub, Objects};
 use crate::objects::{self, is_ready, is_running, text};
@@ -63,12 +63,20 @@ impl Field {
         })
     }
 
-    /// Creates a Sandbox and waits until it is seen Running.
-    pub async fn assign(&self, name: &str, runtime: &str) -> Result<Duration> {
+    /// Creates a Sandbox, with these network rules if any, and waits until it is seen Running.
+    pub async fn assign(
+        &self,
+        name: &str,
+        runtime: &str,
+        access: Option<&Value>,
+    ) -> Result<Duration> {
         let running = self
             .sandboxes
             .expect(&self.namespace, name, |o| o.is_some_and(is_running));
-        let sandbox = objects::sandbox(name, runtime, objects::CPU);
+        let mut sandbox = objects::sandbox(name, runtime, objects::CPU);
+        if let Some(access) = access {
+            sandbox.data["spec"]["networkAccess"] = access.clone();
+        }
         let start = Instant::now();
         let (_, at) = futures::try_join!(
             objects::create(&self.sandbox_api, &sandbox),

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::footprint::Footprint;
 use crate::process::Used;
+use crate::queries::Queries;
 use crate::stats::Summary;
 
 /// `target/bench.json`.
@@ -17,8 +18,12 @@ pub struct Report {
     pub serial: Summary,
     /// Assignments all at once, compared with the same burst of floor sequences.
     pub burst: Summary,
+    /// The same with network rules, in turns, compared with the burst without.
+    pub burst_with_rules: Summary,
     /// Assignments that arrive by chance while the pool refills.
     pub rate: Summary,
+    /// The DNS proxy; nothing where its node is not on this machine.
+    pub queries: Option<Queries>,
     /// Writes of an assignment, counted by the API server, with a pool that does not refill. Events apart.
     pub writes_per_assignment: f64,
     /// Events of an assignment, recorded after the fact.
@@ -46,6 +51,7 @@ impl Report {
             ("floor", &self.floor),
             ("serial", &self.serial),
             ("burst", &self.burst),
+            ("+ rules", &self.burst_with_rules),
             ("rate", &self.rate),
         ] {
             lines.push(format!(
@@ -54,7 +60,9 @@ impl Report {
             ));
         }
         if let Some(floor) = self.burst.floor_p50_ms {
-            lines.push(format!("floor of the burst: p50 {floor:.1} ms"));
+            lines.push(format!(
+                "floor of the burst: p50 {floor:.1} ms; the burst with network rules is compared with that without (aim: within 1.1)"
+            ));
         }
         lines.push(format!(
             "writes per assignment: {:.2}, and {:.2} events after it (over {} assignments: {})",
@@ -76,6 +84,7 @@ impl Report {
                 None => format!("{name}: its processes are not on this machine"),
             });
         }
+        lines.extend(self.queries.iter().flat_map(Queries::lines));
         lines.extend(self.footprint.as_ref().map(Footprint::line));
         lines
     }
@@ -94,7 +103,9 @@ mod tests {
                 floor_p50_ms: Some(1.0),
                 ..Summary::default()
             },
+            burst_with_rules: Summary::default(),
             rate: Summary::default(),
+            queries: Some(Queries::default()),
             writes_per_assignment: 2.0,
             events_per_assignment: 1.0,
             writes: BTreeMap::new(),
@@ -104,7 +115,7 @@ mod tests {
             footprint: Some(Footprint::default()),
         };
         let json = serde_json::to_value(&report).unwrap();
-        for mode in ["floor", "serial", "burst", "rate"] {
+        for mode in ["floor", "serial", "burst", "burst_with_rules", "rate"] {
             for key in [
                 "n",
                 "failed",
@@ -126,6 +137,6 @@ mod tests {
         for key in ["pods", "rss_mib", "idle_cpu_percent"] {
             assert!(json["footprint"][key].is_number(), "footprint.{key}");
         }
-        assert_eq!(report.lines().len(), 10);
+        assert_eq!(report.lines().len(), 13);
     }
 }

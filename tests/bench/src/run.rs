@@ -13,15 +13,17 @@ use kube::api::{Api, Patch, PatchParams};
 use pilotlight_demo::{Installation, target_dir};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::connect::{Account, connect, connect_as};
 use crate::footprint::{self, Cordon, Footprint};
 use crate::hub::{Hub, Objects};
 use crate::load::{FLOOR_NODE, Field, SharedField, Writers, burst, names, serial, timetable};
-use crate::objects;
+use crate::objects::{self, text};
+use crate::outside::{Meaning, Outside};
 use crate::process::{self, Reading};
+use crate::queries::{self, Netns, Queries};
 use crate::report::Report;
 use crate::requests::Writes;
 use crate::stats::{Samples, arrivals, count, rounded};
@@ -45,6 +47,9 @@ const SCALE_LIMIT: Duration = Duration::from_mins(2);
 const LITTLE_CPU: &str = "10m";
 /// After a node was filled, until nothing that follows from that is done any more: the agents' slowest round is a minute.
 const CALM: Duration = Duration::from_secs(70);
+
+/// Sandboxes that ask for names: with ten and one beside them on one node, 5,000 queries a second are more than it is to hold.
+const DNS_SANDBOXES: u32 = 24;
 
 struct Bench {
     client: Client,
@@ -93,6 +98,17 @@ pub async fn run(installation: &Installation, args: &Args) -> Result<()> {
         .with_context(|| format!("cannot write {}", output.display()))?;
     println!("numbers in {}", output.display());
     Ok(())
+}
+
+/// Rules as a sandbox that installs packages has them.
+fn rules() -> Value {
+    json!({ "egress": [
+        { "domain": "pypi.org" },
+        { "domain": "*.pythonhosted.org", "ports": [{ "port": 443, "protocol": "TCP" }] },
+        { "domain": "registry.npmjs.org" },
+        { "domain": "github.com" },
+        { "domain": "*.githubusercontent.com" },
+    ] })
 }
 
 fn say(text: &str) {
@@ -152,18 +168,19 @@ impl Bench {
         }
 
         let mut at_once = Samples::default();
+        let mut with_rules = Samples::default();
+        // In turns, so that both see the same machine.
         for round in 0..bursts {
             say(&format!("burst of {burst}, {} of {bursts}", round + 1));
-            let field = Arc::clone(&self.field);
-            at_once.add(
-                crate::load::burst(&names(&format!("burst-{round}"), burst), move |name| {
-                    let field = Arc::clone(&field);
-                    async move { field.assign(&name, NAME).await }
-                })
-                .await,
-            );
+            let plain = self.burst_of(&format!("burst-{round}"), burst, None).await;
+            at_once.add(plain);
+            self.refill(size).await?;
+            say("the same with network rules");
+            let prefix = format!("rules-{round}");
+            with_rules.add(self.burst_of(&prefix, burst, Some(rules())).await);
             self.refill(size).await?;
         }
+        let queries = self.queries(installation, size).await?;
 
         let by_rate = self.rate(size).await?;
         let (after_scheduler, after_agent) = readings()?;
@@ -198,7 +215,9 @@ impl Bench {
             serial: assigned.summary(Some(floor.p50_ms)),
             rate: by_rate.summary(Some(floor.p50_ms)),
             floor,
+            burst_with_rules: with_rules.summary(Some(burst.p50_ms)),
             burst,
+            queries,
             writes_per_assignment: per_assignment(total)?,
             events_per_assignment: per_assignment(events)?,
             writes: writes.0,
@@ -207,6 +226,60 @@ impl Bench {
             agent: process::used(&before_agent, &after_agent),
             footprint,
         })
+    }
+
+    async fn burst_of(&self, prefix: &str, n: u32, access: Option<Value>) -> Samples {
+        let field = Arc::clone(&self.field);
+        let access = Arc::new(access);
+        burst(&names(prefix, n), move |name| {
+            let (field, access) = (Arc::clone(&field), Arc::clone(&access));
+            async move { field.assign(&name, NAME, Option::as_ref(&access)).await }
+        })
+        .await
+    }
+
+    /// The DNS proxy of one node, asked by its sandboxes.
+    async fn queries(&self, installation: &Installation, size: u32) -> Result<Option<Queries>> {
+        let Args {
+            dns_queries,
+            dns_seconds,
+            ..
+        } = self.args;
+        let Some(cluster) = installation.local().filter(|_| dns_queries > 0) else {
+            say("the DNS proxy is not measured");
+            return Ok(None);
+        };
+        let outside = Outside::serve(cluster.plan()).await?;
+        let name = outside.name("bench", Meaning::addresses([outside.addresses()[0]]));
+        say("queries through the DNS proxy");
+        let access = json!({ "egress": [{ "domain": name }] });
+        let asking = names("queries", DNS_SANDBOXES.min(size));
+        for sandbox in &asking {
+            self.field.assign(sandbox, NAME, Some(&access)).await?;
+        }
+        let mut pods = Vec::new();
+        for sandbox in self.field.sandboxes.objects().values() {
+            let (node, pod) = (
+                text(sandbox, "/status/nodeName"),
+                text(sandbox, "/status/podName"),
+            );
+            let own = pod.map(|pod| (self.field.namespace.clone(), pod.to_owned()));
+            let found = own.and_then(|key| self.field.pods.objects().get(&key).cloned());
+            let uid = found.and_then(|pod| pod.metadata.uid);
+            pods.extend(node.map(str::to_owned).zip(uid));
+        }
+        let mut namespaces = Vec::new();
+        for uid in queries::on_one_node(pods) {
+            namespaces.extend(Netns::of_pod(&uid)?);
+        }
+        let kubelet = process::find("kubelet")?.first().map(|found| found.pid);
+        let node = Netns::of_process(kubelet.context("no kubelet is on this machine")?)?;
+        let measured = tokio::task::spawn_blocking(move || {
+            queries::measure(&node, &namespaces, &name, dns_queries, dns_seconds)
+        });
+        let report = measured.await??;
+        self.refill(size).await?;
+        Ok(Some(report))
     }
 
     async fn pool(&self, min: u32, max: u32) -> Result<()> {
@@ -261,7 +334,7 @@ impl Bench {
     async fn assignments(&self, prefix: &str, n: u32) -> Samples {
         let field = &self.field;
         serial(&names(prefix, n), |name| async move {
-            field.assign(&name, NAME).await
+            field.assign(&name, NAME, None).await
         })
         .await
     }
@@ -318,7 +391,7 @@ impl Bench {
             move |name| {
                 let field = Arc::clone(&field);
                 async move {
-                    let took = field.assign(&name, NAME).await;
+                    let took = field.assign(&name, NAME, None).await;
                     field.delete(&name).await?;
                     took
                 }

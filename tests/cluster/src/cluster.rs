@@ -60,6 +60,11 @@ impl Cluster {
         self.plan.host()
     }
 
+    /// Names and addresses of its parts.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// The names of all nodes, running or not.
     pub fn node_names(&self) -> Result<Vec<String>> {
         let state = self.state()?;

@@ -4,7 +4,7 @@
 use crate::component::Component;
 use crate::error::Result;
 use crate::pki::kubeconfig_path;
-use crate::plan::{DOMAIN, Plan, SERVICE_CIDR};
+use crate::plan::{DOMAIN, OUTSIDE_DOMAIN, Plan, SERVICE_CIDR};
 use crate::tools::Tools;
 use crate::{files, objects};
 
@@ -207,12 +207,21 @@ fn scheduler_config(plan: &Plan) -> String {
     format!("{config:#}\n")
 }
 
+/// The tests' internet is asked even after it was silent: it is there while a test has it up.
 /// `fallthrough` in `hosts` is what lets cluster names through to the next plugin. No cache: a new pod's name must be found at once.
 fn corefile(plan: &Plan) -> String {
     let (host, hosts, config) = (plan.host(), plan.hosts(), kubeconfig_path(plan, "coredns"));
     let (hosts, config) = (hosts.display(), config.display());
+    let outside = plan.outside_dns();
     format!(
-        ".:53 {{
+        "{OUTSIDE_DOMAIN}:53 {{
+    bind {host}
+    errors
+    forward . {outside} {{
+        max_fails 0
+    }}
+}}
+.:53 {{
     bind {host}
     errors
     hosts {hosts} {{

@@ -22,7 +22,7 @@ pub(crate) fn exists(plan: &Plan) -> bool {
     succeeds(&mut ip(["link", "show", &plan.bridge()]))
 }
 
-/// Makes the bridge with the host's address.
+/// Makes the bridge with the host's address and those of the tests' internet.
 pub(crate) fn create(plan: &Plan) -> Result<()> {
     let bridge = plan.bridge();
     // Without a forward delay a new port works at once instead of after 15 s of learning.
@@ -36,6 +36,15 @@ pub(crate) fn create(plan: &Plan) -> Result<()> {
         "0",
     ]))?;
     run(&mut ip(["addr", "add", &plan.host_cidr(), "dev", &bridge]))?;
+    for address in plan.outside() {
+        run(&mut ip([
+            "addr",
+            "add",
+            &format!("{address}/32"),
+            "dev",
+            &bridge,
+        ]))?;
+    }
     run(&mut ip(["link", "set", &bridge, "up"]))?;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Every name and address of a cluster, computed from its instance number and state folder alone, so that two clusters on one
 //! machine never meet and a crashed one can be found again. Pure; used by everything else.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,12 @@ pub(crate) const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 pub(crate) const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// The cluster's DNS domain.
 pub(crate) const DOMAIN: &str = "cluster.local";
+/// The domain that a test answers for, below the reserved `test` (RFC 6761).
+pub const OUTSIDE_DOMAIN: &str = "internet.test";
+/// How many addresses [`Plan::outside`] has.
+pub const OUTSIDE_ADDRESSES: usize = 8;
+/// The port of [`Plan::outside_dns`]. Not the usual one, which is the cluster's.
+const OUTSIDE_DNS_PORT: u16 = 5300;
 /// Each node has a /23, the pods of the instance share a /16.
 pub(crate) const MAX_NODES: usize = 100;
 /// Instances count from 0; ten keep all addresses apart.
@@ -54,6 +60,21 @@ impl Plan {
     /// The host's address with its prefix length.
     pub(crate) fn host_cidr(&self) -> String {
         format!("{}/24", self.host())
+    }
+
+    /// Addresses of the host that are public by their number (TEST-NET-2, RFC 5737) and reached from every node, for tests that
+    /// need an internet. Nothing listens on them but what a test starts.
+    pub fn outside(&self) -> [Ipv4Addr; OUTSIDE_ADDRESSES] {
+        std::array::from_fn(|index| {
+            // Below 16, so that instances stay apart.
+            let index = u8::try_from(index + 1).unwrap_or(u8::MAX);
+            Ipv4Addr::new(198, 51, 100, 16 * self.instance + index)
+        })
+    }
+
+    /// Where the cluster DNS asks for names of [`OUTSIDE_DOMAIN`].
+    pub fn outside_dns(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.host(), OUTSIDE_DNS_PORT)
     }
 
     /// All pods of the cluster.

@@ -291,15 +291,20 @@ mod tests {
     }
 
     #[test]
-    fn no_container_of_the_agent_has_a_capability_and_only_api_has_tokens() {
+    fn only_network_has_capabilities_and_only_api_has_tokens() {
         let objects = render(&[]);
         let agent = find(&objects, "DaemonSet", "pilotlight-node-agent");
         let pod = &agent["spec"]["template"]["spec"];
         assert_eq!(pod["automountServiceAccountToken"], false);
         assert!(pod["hostNetwork"].is_null());
-        for name in ["api", "host"] {
+        let three = ["NET_ADMIN", "SYS_ADMIN", "SYS_PTRACE"];
+        for (name, capabilities) in [
+            ("api", json!({"drop": ["ALL"]})),
+            ("host", json!({"drop": ["ALL"]})),
+            ("network", json!({"drop": ["ALL"], "add": three})),
+        ] {
             let context = &container(agent, name)["securityContext"];
-            assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}), "{name}");
+            assert_eq!(context["capabilities"], capabilities, "{name}");
             assert_eq!(context["allowPrivilegeEscalation"], false, "{name}");
             assert_eq!(context["readOnlyRootFilesystem"], true, "{name}");
             assert!(context["privileged"].is_null(), "{name}");
@@ -333,6 +338,10 @@ mod tests {
                 ("state", false),
                 ("seccomp", false)
             ])
+        );
+        assert_eq!(
+            mounts("network"),
+            expected(&[("run", false), ("cgroup", true)])
         );
         assert_eq!(
             mounts("api"),

@@ -91,7 +91,7 @@ mod tests {
             Reason::RuntimeClassNotFound,
             Reason::CpuPinningUnavailable,
             Reason::WaitingForCpus,
-            Reason::NetworkRulesUnavailable,
+            Reason::InvalidNetworkAccess,
             Reason::PreloadUnavailable,
             Reason::PreloadInvalid,
             Reason::ProfileInvalid,

@@ -6,9 +6,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use kube::Client;
 use kube::api::{Api, DynamicObject};
+use pilotlight_bench::outside::Outside;
 use pilotlight_bench::{connect::connect, objects};
 use pilotlight_demo::{InstallOptions, Installation, install};
 use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
 
 /// Name of the RuntimeEnvironment that the tests use.
 pub const RUNTIME: &str = "e2e-python";
@@ -50,6 +52,20 @@ fn make() -> Result<Environment> {
         client,
         runtime,
     })
+}
+
+impl Environment {
+    /// The internet of the tests, from its first use to the end of the suite; none where the cluster is not the local one.
+    pub async fn outside(&self) -> Result<Option<&'static Outside>> {
+        static SHARED: OnceCell<Option<Outside>> = OnceCell::const_new();
+        let outside = SHARED.get_or_try_init(|| async {
+            match self.installation.local() {
+                Some(cluster) => Outside::serve(cluster.plan()).await.map(Some),
+                None => anyhow::Ok(None),
+            }
+        });
+        Ok(outside.await?.as_ref())
+    }
 }
 
 /// What a command prints; with what it says where it fails.

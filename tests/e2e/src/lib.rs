@@ -9,6 +9,7 @@ pub mod environment;
 pub mod faults;
 pub mod inside;
 pub mod ledger;
+pub mod reach;
 pub mod scene;
 pub mod stage;
 pub mod state;

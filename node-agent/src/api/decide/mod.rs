@@ -5,6 +5,7 @@
 
 mod assignments;
 mod backoff;
+mod blocked;
 mod cpus;
 #[cfg(test)]
 mod fixtures;
@@ -379,6 +380,10 @@ impl State {
                 pod.heartbeat_at = about(now, interval, 10, &seed);
             }
             (Write::Heartbeat { .. }, Outcome::Failed) | (Write::Cpus { .. }, _) => {}
+            (Write::Blocked { .. }, Outcome::Done | Outcome::Gone) => {
+                pod.blocked.written(now, &seed);
+            }
+            (Write::Blocked { .. }, Outcome::Failed) => pod.blocked.failed(now, &seed),
             (Write::Usage { usage, .. }, Outcome::Done) => {
                 pod.usage_lane.succeeded();
                 pod.usage.written = Some(*usage);

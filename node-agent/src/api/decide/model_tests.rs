@@ -331,7 +331,11 @@ impl World {
                 } else {
                     Ok(all.map(told).collect())
                 };
-                NetworkAnswer::Checked { connection, result }
+                NetworkAnswer::Checked {
+                    connection,
+                    result,
+                    refused: vec![],
+                }
             }
         }
     }

@@ -13,6 +13,7 @@ use super::State;
 use super::assignments::Stage;
 use super::backoff::{Lane, Time, about, backoff};
 use super::types::Action;
+use crate::api::dns::RefusedName;
 use crate::network_protocol::{Armed, MAX_PODS, NetworkProblem, PodNetwork};
 use crate::protocol::PodUid;
 
@@ -74,6 +75,8 @@ pub enum NetworkAnswer {
         connection: u64,
         /// The armed pods.
         result: Result<Vec<PodNetwork>, NetworkFailure>,
+        /// Names that pods were refused since the last time.
+        refused: Vec<(PodUid, Vec<RefusedName>)>,
     },
 }
 
@@ -86,9 +89,9 @@ pub(super) struct Networks {
     connection: u64,
     check: Lane,
     check_asked: Time,
-    /// Packets refused and dropped of pods that are gone are not in here.
+    /// Packets out of pods that were refused, as far as this life of the agent saw them counted.
     pub refused_out: u64,
-    /// The same of packets to pods.
+    /// Packets into pods that were dropped, likewise.
     pub dropped_in: u64,
 }
 
@@ -117,6 +120,8 @@ pub struct PodLink {
     armed_at: Time,
     /// Since when it is not armed.
     since: Time,
+    /// What its table counted at the last comparison: packets out of it that were refused, and into it that were dropped.
+    counted: (u64, u64),
     /// The last failure.
     failure: Option<NetworkFailure>,
 }
@@ -131,6 +136,7 @@ impl PodLink {
             judged_by: None,
             armed_at: Time::ZERO,
             since: now,
+            counted: (0, 0),
             failure: None,
         }
     }
@@ -298,8 +304,15 @@ impl State {
                     }
                 }
             }
-            NetworkAnswer::Checked { connection, result } => {
+            NetworkAnswer::Checked {
+                connection,
+                result,
+                refused,
+            } => {
                 self.networks.check.in_flight = false;
+                for (pod, names) in refused {
+                    self.was_refused(&pod, names, 0);
+                }
                 match result {
                     Ok(told) if connection == self.networks.connection => {
                         self.networks_checked(&told, now);
@@ -318,8 +331,9 @@ impl State {
     }
 
     fn networks_checked(&mut self, told: &[PodNetwork], now: Time) {
-        self.networks.refused_out = told.iter().map(|pod| pod.refused_out).sum();
-        self.networks.dropped_in = told.iter().map(|pod| pod.dropped_in).sum();
+        for told in told {
+            self.count(told);
+        }
         for (uid, pod) in &mut self.pods {
             // What is on its way decides by its own answer, and what came meanwhile is newer than this.
             let newer = pod.link.armed_at >= self.networks.check_asked;
@@ -344,6 +358,20 @@ impl State {
                 None => pod.link.lost(now),
             }
         }
+    }
+
+    /// Adds what was counted since the last time. A table that was made anew counts from nothing.
+    fn count(&mut self, told: &PodNetwork) {
+        let Some(link) = self.link(&told.pod) else {
+            return;
+        };
+        let more = |now: u64, before: u64| now.checked_sub(before).unwrap_or(now);
+        let refused = more(told.refused_out, link.counted.0);
+        let dropped = more(told.dropped_in, link.counted.1);
+        link.counted = (told.refused_out, told.dropped_in);
+        self.networks.refused_out = self.networks.refused_out.saturating_add(refused);
+        self.networks.dropped_in = self.networks.dropped_in.saturating_add(dropped);
+        self.was_refused(&told.pod, Vec::new(), refused);
     }
 
     /// Asks whatever is due.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pilotlight_common::names::OwnerKind;
 
 use super::backoff::{Lane, Time, about, backoff};
+use super::blocked::Blocked;
 use super::network::PodLink;
 use super::usage::UsageTrack;
 use super::verdict::{Verdict, verdict};
@@ -118,6 +119,8 @@ pub struct Pod {
     pub heartbeat_at: Time,
     /// What it uses.
     pub usage: UsageTrack,
+    /// What its sandbox was refused.
+    pub blocked: Blocked,
     /// Writes of the Sandbox's usage.
     pub usage_lane: Lane,
     /// The Sandbox takes no more usage.
@@ -147,6 +150,7 @@ impl Pod {
             warm_check_at: Time::ZERO,
             heartbeat_at: Time::MAX,
             usage: UsageTrack::default(),
+            blocked: Blocked::default(),
             usage_lane: Lane::default(),
             usage_over: false,
             cpus: Cpus::Unwanted,

@@ -198,6 +198,7 @@ impl State {
         self.wake = wake;
         if !busy {
             self.settle_usage(now, &mut writes);
+            self.settle_blocked(now, &mut writes);
         }
         actions.extend(writes.into_iter().map(Action::Write));
     }

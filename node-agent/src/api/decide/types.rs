@@ -9,6 +9,7 @@ use pilotlight_common::stream::{AgentRefusal, Assignment, ObjectId, StreamMessag
 use super::network::{NetworkAnswer, NetworkAsk};
 use super::profiles::Ask;
 use super::{Key, Replica, Time, Usage};
+use crate::api::dns::RefusedName;
 use crate::api::facts::PodFacts;
 use crate::cpu::CpuSet;
 use crate::protocol::{
@@ -137,6 +138,17 @@ pub enum Write {
         /// Its CPUs.
         cpus: CpuSet,
     },
+    /// What a published sandbox was refused by its network rules.
+    Blocked {
+        /// The Sandbox.
+        sandbox: ObjectId,
+        /// Its pod.
+        pod: ObjectId,
+        /// The last names, the latest first.
+        names: Vec<RefusedName>,
+        /// Packets out of it, by which names or addresses ever.
+        packets: u64,
+    },
 }
 
 impl Write {
@@ -147,7 +159,8 @@ impl Write {
             | Self::WarmPod { pod, .. }
             | Self::Heartbeat { pod, .. }
             | Self::Usage { pod, .. }
-            | Self::Cpus { pod, .. } => pod,
+            | Self::Cpus { pod, .. }
+            | Self::Blocked { pod, .. } => pod,
         }
     }
 }

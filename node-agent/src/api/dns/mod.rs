@@ -35,7 +35,7 @@ use tokio::task::JoinSet;
 use crate::network_protocol::{Close, Configure, MAX_SOCKETS, Opening};
 use crate::protocol::PodUid;
 use pod::Pod;
-pub use refused::RefusedName;
+pub use refused::{MAX_REFUSED, RefusedName};
 
 /// Questions of all pods that servers are asked at a time. Each has a socket.
 const MAX_TURNS: usize = 512;

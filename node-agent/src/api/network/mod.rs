@@ -12,7 +12,7 @@ use pilotlight_common::network::{NetworkRules, RulesDigest};
 use tokio::sync::mpsc;
 
 use super::decide::{Event, NetworkAnswer, NetworkAsk, NetworkFailure};
-use super::dns::{Config, Counters, OpenError, Opener, PodSockets, Proxy, RefusedName};
+use super::dns::{Config, Counters, OpenError, Opener, PodSockets, Proxy};
 use crate::network_protocol::{
     Armed, Configure, MAX_OPEN, NetworkProblem, Opening, Request, Response,
 };
@@ -52,11 +52,6 @@ impl Network {
         self.proxy.counters()
     }
 
-    /// The names that a pod was refused since the last call.
-    pub fn take_refused(&self, pod: &PodUid) -> Vec<RefusedName> {
-        self.proxy.take_refused(pod)
-    }
-
     /// The pod is gone.
     pub fn forget(&self, pod: &PodUid) {
         self.proxy.detach(pod);
@@ -68,6 +63,11 @@ impl Network {
             NetworkAsk::Arm(pod) => self.arm(pod).await,
             NetworkAsk::Configure(pod, rules) => self.configure(pod, rules).await,
             NetworkAsk::Check(pods) => {
+                let refused = pods
+                    .iter()
+                    .map(|pod| (pod.clone(), self.proxy.take_refused(pod)))
+                    .filter(|(_, names)| !names.is_empty())
+                    .collect();
                 let Answer { connection, result } =
                     self.questions.ask(&Request::Check { pods }).await;
                 let result = match result {
@@ -80,7 +80,11 @@ impl Network {
                     }
                     other => Err(failure(other)),
                 };
-                NetworkAnswer::Checked { connection, result }
+                NetworkAnswer::Checked {
+                    connection,
+                    result,
+                    refused,
+                }
             }
         }
     }

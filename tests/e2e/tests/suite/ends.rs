@@ -110,7 +110,10 @@ fn a_timeout_is_edited_while_the_sandbox_runs() {
 
         // An edit that cannot be followed is refused, and hurts nothing.
         scene
-            .edit("longer", json!({ "networkAccess": { "ingress": true } }))
+            .edit(
+                "longer",
+                json!({ "networkAccess": { "egress": [{ "domain": "not..a.name" }] } }),
+            )
             .await?;
         let accepts = |status: &'static str| {
             let told = scene
@@ -125,7 +128,7 @@ fn a_timeout_is_edited_while_the_sandbox_runs() {
         let refused = scene.seen("longer")?;
         let said = condition(&refused, "Accepted").context("no condition")?;
         ensure!(
-            said["reason"] == "NetworkRulesUnavailable" && is_running(&refused),
+            said["reason"] == "InvalidNetworkAccess" && is_running(&refused),
             "{said}"
         );
         scene

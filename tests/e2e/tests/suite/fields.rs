@@ -197,7 +197,8 @@ fn what_a_sandbox_cannot_be_given_is_refused_aloud_field_by_field() {
             resources[field] = value;
             json!({ "resources": resources })
         };
-        let egress = json!({ "egress": [{ "domain": "example.org", "ports": [{ "port": 443, "protocol": "TCP" }] }] });
+        let egress = |domain: &str, port: Value| json!({ "networkAccess": { "egress": [{ "domain": domain, "ports": [port] }] } });
+        let https = json!({ "port": 443, "protocol": "TCP" });
         let localhost = json!({ "type": "Localhost", "localhostProfile": "profiles/strict.json" });
         let huge = "99999999999999999999Gi";
         scene
@@ -206,8 +207,10 @@ fn what_a_sandbox_cannot_be_given_is_refused_aloud_field_by_field() {
                 ("cpu", resources("cpu", json!("0m")), "InvalidResources"),
                 ("memory", resources("memory", json!(huge)), "InvalidResources"),
                 ("ephemeral", resources("ephemeralStorage", json!(huge)), "InvalidResources"),
-                ("egress", json!({ "networkAccess": egress }), "NetworkRulesUnavailable"),
-                ("ingress", json!({ "networkAccess": { "ingress": true } }), "NetworkRulesUnavailable"),
+                ("domain", egress("not..a.name", https.clone()), "InvalidNetworkAccess"),
+                ("address", egress("203.0.113.7", https.clone()), "InvalidNetworkAccess"),
+                ("any-name", egress("*", https), "InvalidNetworkAccess"),
+                ("port", egress("example.org", json!({ "protocol": "TCP" })), "InvalidNetworkAccess"),
                 ("dots", paths(&["/a/../b"]), "InvalidFilesystem"),
                 ("relative", paths(&["scratch"]), "InvalidFilesystem"),
                 ("root", paths(&["/"]), "InvalidFilesystem"),

@@ -10,6 +10,7 @@ mod ends;
 mod fields;
 mod input;
 mod lifecycle;
+mod network;
 mod pools;
 mod profiles;
 mod runtimes;

@@ -85,8 +85,10 @@ fn what_a_profile_cannot_mean_is_refused_to_its_users_and_told_on_the_profile() 
             ),
             (
                 "rules",
-                rule(json!({ "domain": "a", "ports": [{ "port": 443, "protocol": "TCP" }] })),
-                "NetworkRulesUnavailable",
+                rule(
+                    json!({ "domain": "not..a.name", "ports": [{ "port": 443, "protocol": "TCP" }] }),
+                ),
+                "ProfileInvalid",
             ),
             (
                 "cidr",

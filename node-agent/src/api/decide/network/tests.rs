@@ -4,7 +4,8 @@ use pilotlight_common::stream::{Assignment, StreamMessage};
 use super::super::fixtures::{assignment, at, confined, facts, uid};
 use super::super::{Event, Now, State, Write, key};
 use super::*;
-use crate::api::decide::Attempt;
+use crate::api::decide::{Attempt, Outcome};
+use crate::api::dns::RefusedName;
 use crate::network_protocol::Backend;
 
 fn rules(name: &str) -> NetworkRules {
@@ -233,6 +234,7 @@ fn a_network_that_was_made_anew_is_found_and_armed() {
         Event::Network(NetworkAnswer::Checked {
             connection: 0,
             result: Ok(vec![]),
+            refused: vec![],
         })
     };
     agent.event(nothing());
@@ -255,6 +257,7 @@ fn a_table_that_somebody_changed_gets_its_rules_again() {
     agent.event(Event::Network(NetworkAnswer::Checked {
         connection: 0,
         result: Ok(vec![]),
+        refused: vec![],
     }));
     let actions = agent.event(Event::Network(NetworkAnswer::Checked {
         connection: 0,
@@ -266,6 +269,7 @@ fn a_table_that_somebody_changed_gets_its_rules_again() {
             dropped_in: 4,
             message: String::new(),
         }]),
+        refused: vec![],
     }));
     assert!(configures(&actions, "example.com"));
     let summary = agent.0.summary();
@@ -277,4 +281,51 @@ fn a_table_that_somebody_changed_gets_its_rules_again() {
         ),
         (1, 3, 4)
     );
+}
+
+#[test]
+fn a_user_is_told_what_was_refused_and_not_more_often_than_twice_a_minute() {
+    let (mut agent, _) = Agent::new();
+    let checked = |name: &str, packets| {
+        let refused = RefusedName {
+            name: name.to_owned(),
+            times: 1,
+        };
+        Event::Network(NetworkAnswer::Checked {
+            connection: 0,
+            result: Ok(vec![PodNetwork {
+                pod: uid(1),
+                digest: rules("example.com").digest(),
+                intact: true,
+                refused_out: packets,
+                dropped_in: 0,
+                message: String::new(),
+            }]),
+            refused: vec![(uid(1), vec![refused])],
+        })
+    };
+    let told = |actions: &[Action]| {
+        actions.iter().find_map(|action| match action {
+            Action::Write(write @ Write::Blocked { names, packets, .. }) => {
+                let names: Vec<_> = names.iter().map(|name| name.name.clone()).collect();
+                Some((write.clone(), names.join(" "), *packets))
+            }
+            _ => None,
+        })
+    };
+    // What was asked before the pod served anybody is told to nobody.
+    agent.event(checked("early.org", 2));
+    agent.published("example.com");
+    assert_eq!(told(&agent.event(Event::Wake)), None);
+    let (write, names, packets) = told(&agent.event(checked("a.org", 5))).unwrap();
+    assert_eq!((names.as_str(), packets), ("a.org", 3));
+    agent.event(Event::Wrote(write, Outcome::Done));
+    agent.1 = at(45);
+    assert_eq!(told(&agent.event(checked("b.org", 5))), None);
+    agent.1 = at(60);
+    let (write, names, packets) = told(&agent.event(Event::Wake)).unwrap();
+    assert_eq!((names.as_str(), packets), ("b.org a.org", 3));
+    agent.event(Event::Wrote(write, Outcome::Failed));
+    agent.1 = at(62);
+    assert!(told(&agent.event(Event::Wake)).is_some());
 }

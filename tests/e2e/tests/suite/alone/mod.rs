@@ -6,6 +6,7 @@ mod distrust;
 mod faults;
 mod hostile;
 mod load;
+mod network;
 mod node_lost;
 mod pinning;
 mod refusal;
