@@ -14,6 +14,8 @@ pub const IMAGE_LABEL: &str = "llmsafespace.dev/image-hash";
 pub const SANDBOX_ANNOTATION: &str = "llmsafespace.dev/sandbox";
 /// Label that the Service of a namespace selects its sandbox pods by.
 pub const SANDBOX_POD_LABEL: &str = "llmsafespace.dev/sandbox-pod";
+/// Label of a sandbox pod with its own name, where NetworkPolicies keep sandboxes to their rules and so have to select single pods.
+pub const POD_NAME_LABEL: &str = "llmsafespace.dev/pod-name";
 /// Node label that every sandbox pod selects; the scheduler sets it while the node's agent is ready.
 pub const AGENT_READY_LABEL: &str = "llmsafespace.dev/agent";
 /// Label, with value `true`, of ConfigMaps in the system namespace whose keys are users' seccomp profiles.

@@ -10,7 +10,7 @@
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
@@ -184,10 +184,25 @@ fn network_answers_under_its_profile_and_with_its_three_capabilities() {
         return;
     }
     let folder = folder();
+    // A node's own network, which is nobody's, and a /proc in which its first process is in it.
+    let mut node = Command::new("unshare")
+        .args(["--net", "sleep", "infinity"])
+        .spawn()
+        .unwrap();
+    let proc_root = folder.path().join("proc");
+    fs::create_dir_all(proc_root.join("1")).unwrap();
+    symlink("/proc/self", proc_root.join("self")).unwrap();
+    symlink(
+        format!("/proc/{}/ns", node.id()),
+        proc_root.join("1").join("ns"),
+    )
+    .unwrap();
     let socket = folder.path().join("network.sock");
     let mut agent = Agent::start(
         Command::new(BINARY)
-            .args(["network", "--cgroup-root", "/sys/fs/cgroup", "--socket"])
+            .args(["network", "--cgroup-root", "/sys/fs/cgroup", "--proc-root"])
+            .arg(&proc_root)
+            .arg("--socket")
             .arg(&socket)
             .args(["--api-uid", &Uid::current().to_string()])
             .args(["--api-gid", &Gid::current().to_string()]),
@@ -218,6 +233,8 @@ fn network_answers_under_its_profile_and_with_its_three_capabilities() {
     }
     agent.assert_confined(OF_NETWORK);
     let (status, log) = agent.stop();
+    node.kill().unwrap();
+    node.wait().unwrap();
     assert_eq!(status.signal(), Some(15), "{log}");
 }
 

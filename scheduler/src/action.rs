@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use pilotlight_common::kinds::{Condition, RuntimeEnvironmentStatus, SandboxPhase, WarmPoolStatus};
 use pilotlight_common::names::OwnerKind;
+use pilotlight_common::network::{NetworkRules, RulesDigest};
 use pilotlight_common::quantity::Bytes;
 use pilotlight_common::resolve::{PodTemplate, Preload};
 use pilotlight_common::stream::ObjectId;
@@ -45,6 +46,8 @@ pub enum Action {
     CreateColdPod(Box<CreateColdPod>),
     /// Lets the claim of a volume ask for more.
     GrowVolume(GrowVolume),
+    /// Allow a sandbox's pod what its rules say, where NetworkPolicies keep it to them.
+    WriteNetworkPolicy(WriteNetworkPolicy),
     /// Creates a WarmPod and its pod.
     CreateWarmPod(Box<CreateWarmPod>),
     /// Creates the pod of a WarmPod that has none: a creation was interrupted.
@@ -177,6 +180,17 @@ pub struct GrowVolume {
     pub sandbox: ObjectId,
 }
 
+/// A NetworkPolicy to write.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WriteNetworkPolicy {
+    /// The sandbox.
+    pub sandbox: ObjectId,
+    /// Its pod, whose policy it is.
+    pub pod: ObjectId,
+    /// What it may reach; names are none of it.
+    pub rules: NetworkRules,
+}
+
 /// A write of a sandbox's status.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SandboxStatusWrite {
@@ -268,6 +282,15 @@ pub enum Done {
     Volume {
         /// The claim.
         key: Key,
+        /// What came of it.
+        outcome: Outcome,
+    },
+    /// An [`Action::WriteNetworkPolicy`].
+    NetworkPolicy {
+        /// UID of the sandbox.
+        uid: String,
+        /// The rules that it says, where it was written.
+        digest: RulesDigest,
         /// What came of it.
         outcome: Outcome,
     },

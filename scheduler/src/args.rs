@@ -75,6 +75,9 @@ pub struct Args {
     /// What becomes of a persistent volume when its sandbox is deleted.
     #[arg(long, env = "PILOTLIGHT_STORAGE_RECLAIM", value_enum, default_value_t = ReclaimPolicy::Delete)]
     pub storage_reclaim: ReclaimPolicy,
+    /// Who keeps sandboxes to their network rules.
+    #[arg(long, env = "PILOTLIGHT_NETWORK_MODE", value_enum, default_value_t = NetworkMode::Node)]
+    pub network_mode: NetworkMode,
     /// Most CPU that a sandbox may ask for; none means no bound.
     #[arg(long, env = "PILOTLIGHT_MAX_CPU", value_parser = MilliCpu::parse)]
     pub max_cpu: Option<MilliCpu>,
@@ -112,6 +115,15 @@ pub struct Args {
     /// How log lines are written.
     #[arg(long, env = "PILOTLIGHT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// Who keeps sandboxes to their network rules.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum NetworkMode {
+    /// The node agents, domains among them.
+    Node,
+    /// The cluster's network plugin, by NetworkPolicies that this program writes. They know no domains.
+    Policy,
 }
 
 /// What becomes of a persistent volume when its sandbox is deleted.

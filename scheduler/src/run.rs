@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use crate::apply::{Applier, EventRecorder, StorageSettings};
-use crate::args::{Args, ReclaimPolicy};
+use crate::args::{Args, NetworkMode, ReclaimPolicy};
 use crate::engine::Engine;
 use crate::index::{Index, Settings};
 use crate::input::{Change, Input};
@@ -85,6 +85,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         Arc::clone(&metrics),
         overcommit,
         storage_settings(&args),
+        args.network_mode == NetworkMode::Policy,
         events,
         inputs.clone(),
     );
@@ -154,7 +155,7 @@ fn settings(args: &Args) -> Settings {
             maximum: args.maximum(),
             seccomp: SeccompProfiles::default(),
             overcommitted: args.cpu_overcommit > 1.0 || args.memory_overcommit > 1.0,
-            networks_by_policy: false,
+            networks_by_policy: args.network_mode == NetworkMode::Policy,
         },
         namespace: args.namespace.clone(),
         validation_timeout: SignedDuration::from_secs(args.validation_timeout_seconds.into()),

@@ -79,7 +79,7 @@ impl Applier {
 
     async fn try_cold_pod(&self, create: &CreateColdPod) -> Result<PodView, Obstacle> {
         let namespace = &create.key.namespace;
-        self.ensure_service(namespace).await?;
+        self.prepare_namespace(namespace).await?;
         if let Some(size) = create.volume {
             self.ensure_claim(&create.sandbox, size).await?;
         }

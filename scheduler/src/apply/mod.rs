@@ -8,6 +8,7 @@ mod assign;
 mod cold;
 mod events;
 mod expel;
+mod network_policies;
 mod removal;
 mod status;
 mod validate;
@@ -108,8 +109,10 @@ pub struct Applier {
     hot_permits: Semaphore,
     cold_permits: Semaphore,
     start_permits: Semaphore,
-    /// Namespaces whose headless Service was seen to exist, and when.
+    /// Namespaces that were seen to have what they need, and when.
     services: Mutex<HashMap<String, Instant>>,
+    /// Whether NetworkPolicies keep sandboxes to their rules.
+    networks_by_policy: bool,
 }
 
 impl Applier {
@@ -125,6 +128,7 @@ impl Applier {
         metrics: Arc<Metrics>,
         overcommit: Overcommit,
         storage: StorageSettings,
+        networks_by_policy: bool,
         events: EventRecorder,
         results: mpsc::Sender<Input>,
     ) -> Arc<Self> {
@@ -141,6 +145,7 @@ impl Applier {
             cold_permits: Semaphore::new(COLD_WRITES),
             start_permits: Semaphore::new(STARTS),
             services: Mutex::new(HashMap::new()),
+            networks_by_policy,
         })
     }
 
@@ -194,6 +199,14 @@ impl Applier {
             | Action::Record { .. }
             | Action::CreateColdPod(_)
             | Action::Expel(_) => return None,
+            Action::WriteNetworkPolicy(write) => {
+                let outcome = self.write_network_policy(&write).await;
+                Done::NetworkPolicy {
+                    uid: write.sandbox.uid,
+                    digest: write.rules.digest(),
+                    outcome: self.count("network_policy", &outcome),
+                }
+            }
             Action::GrowVolume(grow) => {
                 let outcome = self.grow_volume(&grow).await;
                 Done::Volume {

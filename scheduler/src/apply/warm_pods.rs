@@ -19,7 +19,7 @@ use crate::action::{CreateWarmPod, EventNote, Outcome};
 use crate::pod::{PodPlan, labels, pod};
 use crate::view::Key;
 
-/// How long a namespace's Service is taken to exist after it was last looked up.
+/// How long what a namespace needs is taken to exist after it was last looked up.
 const SERVICE_TRUST: Duration = Duration::from_mins(10);
 
 impl Applier {
@@ -30,7 +30,7 @@ impl Applier {
         create: &CreateWarmPod,
     ) -> Result<Outcome, WriteError> {
         let namespace = &create.key.namespace;
-        self.ensure_service(namespace).await?;
+        self.prepare_namespace(namespace).await?;
         let warm_pod = WarmPod {
             metadata: ObjectMeta {
                 name: Some(create.key.name.clone()),
@@ -104,8 +104,9 @@ impl Applier {
         }
     }
 
-    /// The headless Service that gives the sandboxes of a namespace their names.
-    pub(super) async fn ensure_service(&self, namespace: &str) -> Result<(), WriteError> {
+    /// What a namespace needs before its first sandbox pod: the headless Service that gives its sandboxes their names, and where they are
+    /// kept to their rules by NetworkPolicies, the one that denies everything.
+    pub(super) async fn prepare_namespace(&self, namespace: &str) -> Result<(), WriteError> {
         if self
             .services
             .lock()
@@ -136,6 +137,9 @@ impl Applier {
                 Err(error) if error.code() == Some(409) => {}
                 Err(error) => return Err(error),
             }
+        }
+        if self.networks_by_policy {
+            self.ensure_denied(namespace).await?;
         }
         self.services
             .lock()

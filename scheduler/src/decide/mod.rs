@@ -7,6 +7,7 @@ mod assign;
 mod autoscale;
 mod cold;
 mod lifecycle;
+mod network_policies;
 mod nodes;
 mod pool_status;
 mod preloading;
@@ -39,6 +40,7 @@ pub(crate) fn decide(index: &mut Index, now: Timestamp) -> Vec<Action> {
             actions.extend(lifecycle::lifecycle(index, &uid, now));
         }
         actions.extend(volumes::grow(index, &uid, now));
+        actions.extend(network_policies::write(index, &uid, now));
     }
     for key in std::mem::take(&mut index.dirty.warm_pods) {
         actions.extend(sweep::warm_pod(index, &key, now));

@@ -149,6 +149,11 @@ impl Index {
                 }
             }
             Done::ColdPod { uid, outcome } => self.cold_pod_made(&uid, outcome, now),
+            Done::NetworkPolicy {
+                uid,
+                digest,
+                outcome,
+            } => self.network_policy_written(&uid, digest, outcome, now),
             Done::Volume { key, outcome } => self.volume_grown(&key, outcome, now),
             Done::Sandbox { uid, outcome } => self.sandbox_written(&uid, outcome, now),
             Done::Expelled { uid, outcome } => self.expelled(&uid, outcome, now),

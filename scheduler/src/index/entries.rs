@@ -9,6 +9,7 @@ use pilotlight_common::resolve::{ResolvedPool, ResolvedSandbox};
 use pilotlight_common::stream::NodeReport;
 
 use super::health::Health;
+use super::network_policies::PolicyState;
 use super::pinning::NodePins;
 use super::ready::Place;
 use super::standing::Standing;
@@ -27,6 +28,8 @@ pub struct SandboxEntry {
     pub network: NetworkRules,
     /// Digest of the rules that its node was told.
     pub network_told: Option<RulesDigest>,
+    /// Its NetworkPolicy, where those keep sandboxes to their rules.
+    pub network_policy: PolicyState,
     /// When this replica first saw it.
     pub first_seen: Timestamp,
     /// The WarmPod whose assignment to it is under way.

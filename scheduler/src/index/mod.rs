@@ -12,6 +12,7 @@ mod done;
 mod entries;
 mod health;
 mod names;
+mod network_policies;
 mod observe;
 mod pace;
 pub mod pinning;

@@ -6,6 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use pilotlight_common::kinds::SandboxPhase;
 
 use super::health::Health;
+use super::network_policies::PolicyState;
 use super::{ColdStart, Index, Kind, Observation, SandboxEntry, Standing, Timer, WarmPodEntry};
 use crate::action::{CreateWarmPod, EventNote};
 use crate::input::Change;
@@ -109,6 +110,7 @@ impl Index {
                     resolved,
                     network: network.unwrap_or_default(),
                     network_told: None,
+                    network_policy: PolicyState::default(),
                     first_seen: now,
                     in_flight: None,
                     busy: false,

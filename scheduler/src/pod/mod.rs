@@ -16,8 +16,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use pilotlight_common::kinds::{GROUP, VERSION};
 use pilotlight_common::names::{
     AGENT_READY, AGENT_READY_LABEL, CONTAINER, IMAGE_LABEL, MANAGED_BY, MANAGED_BY_LABEL,
-    OwnerKind, POOL_LABEL, PREPARED_CONDITION, SANDBOX_POD_LABEL, SHAPE_LABEL, SUBDOMAIN,
-    volume_claim,
+    OwnerKind, POD_NAME_LABEL, POOL_LABEL, PREPARED_CONDITION, SANDBOX_POD_LABEL, SHAPE_LABEL,
+    SUBDOMAIN, volume_claim,
 };
 use pilotlight_common::resolve::{DATA_PATH, PodTemplate, Preload, SECCOMP_FOLDER, image_hash};
 use pilotlight_common::stream::ObjectId;
@@ -91,6 +91,9 @@ pub fn pod(plan: &PodPlan<'_>, overcommit: Overcommit) -> Pod {
     } = *plan;
     let mut labels = labels(pool, shape);
     labels.insert(SANDBOX_POD_LABEL.to_owned(), "true".to_owned());
+    if key.name.len() <= MAX_LABEL {
+        labels.insert(POD_NAME_LABEL.to_owned(), key.name.clone());
+    }
     labels.insert(
         IMAGE_LABEL.to_owned(),
         image_hash(&template.image, &template.command),

@@ -21,7 +21,8 @@ use pilotlight_common::kinds::{
     WarmPodPhase, WarmPoolSpec, WarmPoolStatus,
 };
 use pilotlight_common::names::OwnerKind;
-use pilotlight_common::resolve::{PodTemplate, image_hash};
+use pilotlight_common::network::NetworkRules;
+use pilotlight_common::resolve::{Defaults, PodTemplate, image_hash};
 use pilotlight_common::stream::{AgentRefusal, NodeReport, RefusedAssignment};
 use pilotlight_scheduler::action::{Action, AssignOutcome, ColdOutcome, Done, EventNote, Outcome};
 use pilotlight_scheduler::index::{Index, Notice, Settings};
@@ -46,6 +47,9 @@ pub struct World {
     pub warm_pods: BTreeMap<Key, WarmPodView>,
     pub pods: BTreeMap<Key, PodView>,
     pub pool: PoolView,
+    /// What the NetworkPolicies of single pods allow, by pod, where those keep sandboxes to their rules.
+    pub policies: BTreeMap<String, NetworkRules>,
+    networks_by_policy: bool,
     /// Whether a node has room for one more cold pod.
     pub has_room: bool,
     pub nodes: BTreeMap<String, NodeView>,
@@ -111,7 +115,28 @@ impl World {
         refill_per_second: u32,
         finished_ttl: Option<SignedDuration>,
     ) -> Self {
+        let settings = Self::settings(refill_per_second, finished_ttl, "test".into());
+        Self::of(settings, min_size, max_size)
+    }
+
+    /// A world in which NetworkPolicies keep sandboxes to their rules.
+    pub fn with_network_policies(min_size: i64, max_size: i64) -> Self {
         let settings = Settings {
+            defaults: Defaults {
+                networks_by_policy: true,
+                ..runtimes::defaults()
+            },
+            ..Self::settings(100, None, "test".into())
+        };
+        Self::of(settings, min_size, max_size)
+    }
+
+    fn settings(
+        refill_per_second: u32,
+        finished_ttl: Option<SignedDuration>,
+        nonce: String,
+    ) -> Settings {
+        Settings {
             defaults: runtimes::defaults(),
             namespace: "system".into(),
             validation_timeout: SignedDuration::from_secs(300),
@@ -120,10 +145,17 @@ impl World {
             refill_per_second,
             preload_timeout: SignedDuration::from_secs(300),
             finished_ttl,
-            nonce: "test".into(),
-        };
+            nonce,
+        }
+    }
+
+    fn of(settings: Settings, min_size: i64, max_size: i64) -> Self {
+        let finished_ttl = settings.finished_ttl;
+        let networks_by_policy = settings.defaults.networks_by_policy;
         let mut world = Self {
             index: Index::new(settings),
+            networks_by_policy,
+            policies: BTreeMap::new(),
             now: Timestamp::from_second(1_000_000).unwrap(),
             sandboxes: BTreeMap::new(),
             warm_pods: BTreeMap::new(),
@@ -211,17 +243,9 @@ impl World {
 
     /// The scheduler dies with all it had under way, and a new one starts from lists.
     pub fn restart_scheduler(&mut self) {
-        let settings = Settings {
-            defaults: runtimes::defaults(),
-            namespace: "system".into(),
-            validation_timeout: SignedDuration::from_secs(300),
-            cluster_domain: "cluster.local".into(),
-            agent_deadline: SignedDuration::from_secs(30),
-            refill_per_second: 100,
-            preload_timeout: SignedDuration::from_secs(300),
-            finished_ttl: self.finished_ttl,
-            nonce: format!("restart-{}", self.next),
-        };
+        let nonce = format!("restart-{}", self.next);
+        let mut settings = Self::settings(100, self.finished_ttl, nonce);
+        settings.defaults.networks_by_policy = self.networks_by_policy;
         self.index = Index::new(settings);
         self.under_way.clear();
         self.undelivered.clear();
@@ -718,6 +742,15 @@ impl World {
                 Done::ColdPod {
                     uid: create.sandbox.uid,
                     outcome: ColdOutcome::Created(Box::new(view)),
+                }
+            }
+            Action::WriteNetworkPolicy(write) => {
+                let digest = write.rules.digest();
+                self.policies.insert(write.pod.name, write.rules);
+                Done::NetworkPolicy {
+                    uid: write.sandbox.uid,
+                    digest,
+                    outcome: Outcome::Done,
                 }
             }
             Action::GrowVolume(grow) => Done::Volume {

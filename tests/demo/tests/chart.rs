@@ -377,6 +377,29 @@ mod tests {
         assert!(!host["args"].to_string().contains("cpu"));
     }
 
+    #[test]
+    fn where_network_policies_keep_the_rules_the_scheduler_may_write_them_and_no_agent_has_capabilities()
+     {
+        let objects = render(&["--set", "network.mode=policy"]);
+        let agent = find(&objects, "DaemonSet", "pilotlight-node-agent");
+        assert!(!agent.to_string().contains("NET_ADMIN"));
+        assert!(
+            container(agent, "api")["args"]
+                .to_string()
+                .contains("--network-mode=policy")
+        );
+        let role = rights(find(&objects, "ClusterRole", "pilotlight-scheduler"));
+        let plain = render(&[]);
+        let before = rights(find(&plain, "ClusterRole", "pilotlight-scheduler"));
+        let more: Vec<&String> = role.difference(&before).collect();
+        assert_eq!(more, ["networking.k8s.io/networkpolicies: create patch"]);
+        let scheduler = find(&objects, "Deployment", "pilotlight-scheduler");
+        assert!(scheduler.to_string().contains("--network-mode=policy"));
+        let name = "pilotlight-scheduler-network-policies";
+        find(&objects, "ValidatingAdmissionPolicy", name);
+        find(&objects, "ValidatingAdmissionPolicyBinding", name);
+    }
+
     fn assert_rights(role: &Value, expected: &[&str]) {
         let expected: BTreeSet<String> = expected.iter().map(|right| (*right).to_owned()).collect();
         assert_eq!(rights(role), expected, "{}", role["metadata"]["name"]);

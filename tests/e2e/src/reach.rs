@@ -11,7 +11,7 @@ use crate::scene::Scene;
 
 /// Tries what it is given, one after the other. A try that is neither answered nor refused within 5 s ends as `silence`.
 const TRY: &str = r"
-import errno, json, socket, struct, sys
+import errno, json, socket, struct, sys, time
 PATIENCE = 5
 def tcp(host, port):
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
@@ -31,10 +31,13 @@ def udp(host, port):
         s.recv(64)
         return 'open'
 def name(host):
+    start = time.monotonic()
     try:
         found = socket.getaddrinfo(host, 443, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        return {socket.EAI_NONAME: 'unknown', socket.EAI_NODATA: 'unknown', socket.EAI_AGAIN: 'silence'}.get(error.errno, str(error))
+        # The C library says the same of a server that refuses and of one that is silent; for that it waits twice five seconds.
+        again = 'refused' if time.monotonic() - start < PATIENCE else 'silence'
+        return {socket.EAI_NONAME: 'unknown', socket.EAI_NODATA: 'unknown', socket.EAI_AGAIN: again}.get(error.errno, str(error))
     return ' '.join(sorted({where[4][0] for where in found}))
 def query(host, kind):
     labels = b''.join(bytes([len(part)]) + part.encode() for part in host.split('.'))
@@ -95,7 +98,7 @@ print(json.dumps({what: attempt(kind, arguments) for what, kind, arguments in js
 pub struct Tries(Vec<(String, &'static str, Vec<Value>)>);
 
 /// How each try ended: `open` where it got through, the name of an error where it was refused, `silence` where nothing came back,
-/// addresses for a name, code and number of answers for a query.
+/// addresses for a name or `refused` or `unknown`, code and number of answers for a query.
 pub type Ends = BTreeMap<String, String>;
 
 impl Tries {

@@ -66,7 +66,7 @@ fn a_download_goes_on_through_restarts_and_nothing_opens_meanwhile() {
                 .tcp("another address", second, 443)
                 .from_inside(&scene, &pod)
                 .await?;
-            ended(&after, &[("the name", "open"), ("another name", "unknown")])?;
+            ended(&after, &[("the name", "open"), ("another name", "refused")])?;
             refused(&after, &["another address"])?;
             goes_on(&scene, &pod).await?;
 
@@ -101,7 +101,7 @@ fn a_download_goes_on_through_restarts_and_nothing_opens_meanwhile() {
                 .tcp("another address", second, 443)
                 .from_inside(&scene, &pod)
                 .await?;
-            ended(&after, &[("the name", "open"), ("another name", "unknown")])?;
+            ended(&after, &[("the name", "open"), ("another name", "refused")])?;
             refused(&after, &["another address"])?;
         }
         Ok(())

@@ -138,7 +138,7 @@ async fn edits(scene: &Scene, outside: &Outside, fields: Value) -> Result<()> {
         .name("goes", &goes)
         .from_inside(scene, &pod)
         .await?;
-    ended(&before, &[("stays", "open"), ("goes", "unknown")])?;
+    ended(&before, &[("stays", "open"), ("goes", "refused")])?;
 
     let start = Instant::now();
     scene.edit("edited", rules(&[&stays, &goes])).await?;
@@ -164,6 +164,6 @@ async fn edits(scene: &Scene, outside: &Outside, fields: Value) -> Result<()> {
         .tcp("its address", second, 443)
         .from_inside(scene, &pod)
         .await?;
-    ended(&after, &[("stays", "open"), ("goes", "unknown")])?;
+    ended(&after, &[("stays", "open"), ("goes", "refused")])?;
     refused(&after, &["its address"])
 }

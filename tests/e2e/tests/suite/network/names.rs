@@ -136,8 +136,8 @@ fn an_alias_is_followed_and_is_itself_not_allowed() {
             &[
                 ("front", "open"),
                 ("its second address", "open"),
-                ("between", "unknown"),
-                ("edge", "unknown"),
+                ("between", "refused"),
+                ("edge", "refused"),
             ],
         )
     });

@@ -192,7 +192,7 @@ async fn nothing_else(scene: &Scene, outside: &Outside, fields: Value) -> Result
         "the name above a wildcard",
         "a Service",
     ] {
-        ended(&queries, &[(what, "unknown")])?;
+        ended(&queries, &[(what, "refused")])?;
     }
     for what in ["broadcast", "multicast"] {
         let end = queries.get(what).map_or("nothing", String::as_str);
