@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
-use crate::apply::{Applier, EventRecorder, StorageSettings};
+use crate::apply::{Applier, EventRecorder, PodSettings, StorageSettings};
 use crate::args::{Args, NetworkMode, ReclaimPolicy};
 use crate::engine::Engine;
 use crate::index::{Index, Settings};
@@ -74,18 +74,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
     let (events, recording) = EventRecorder::new(cold.clone(), args.identity.clone());
     let events_task = tokio::spawn(recording);
-    let overcommit = Overcommit {
-        cpu: args.cpu_overcommit,
-        memory: args.memory_overcommit,
-    };
     let applier = Applier::new(
         hot,
         cold,
         Arc::clone(&leadership),
         Arc::clone(&metrics),
-        overcommit,
-        storage_settings(&args),
-        args.network_mode == NetworkMode::Policy,
+        pod_settings(&args),
         events,
         inputs.clone(),
     );
@@ -141,10 +135,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn storage_settings(args: &Args) -> StorageSettings {
-    StorageSettings {
-        class: args.storage_class.clone().filter(|c| !c.is_empty()),
-        retain: args.storage_reclaim == ReclaimPolicy::Retain,
+fn pod_settings(args: &Args) -> PodSettings {
+    PodSettings {
+        overcommit: Overcommit {
+            cpu: args.cpu_overcommit,
+            memory: args.memory_overcommit,
+        },
+        storage: StorageSettings {
+            class: args.storage_class.clone().filter(|c| !c.is_empty()),
+            retain: args.storage_reclaim == ReclaimPolicy::Retain,
+        },
+        networks_by_policy: args.network_mode == NetworkMode::Policy,
     }
 }
 

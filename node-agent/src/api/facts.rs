@@ -15,6 +15,10 @@ use crate::protocol::{PodUid, ProfileFile};
 
 /// What is known of one managed pod.
 #[derive(Clone, Debug, Eq, PartialEq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own, and any of them may come with any other"
+)]
 pub struct PodFacts {
     /// UID of the pod, fit for a path.
     pub uid: PodUid,

@@ -50,7 +50,7 @@ pub struct Found {
     /// What they are made with.
     pub arming: Arming,
     /// Where they are.
-    pub backend: Backend,
+    pub place: Place,
     /// The pod's namespace.
     pub namespace: Identity,
     /// Where its DNS queries arrive.
@@ -59,11 +59,21 @@ pub struct Found {
 
 /// What a pod's network looks like.
 #[derive(Debug, Eq, PartialEq)]
-enum Place {
+pub enum Place {
     /// Its addresses are in its own namespace.
     Pod,
     /// They are not: its runtime took them. The node's end of its link, and where the node's proxy for it listens.
     Node(Link, Vec<IpAddr>),
+}
+
+impl Place {
+    /// Where its rules go.
+    pub fn backend(&self) -> Backend {
+        match self {
+            Self::Pod => Backend::Pod,
+            Self::Node(..) => Backend::Node,
+        }
+    }
 }
 
 impl Node {
@@ -102,13 +112,12 @@ impl Node {
             Ok(place) => place,
             Err(why) => return Err(Failure::new(NetworkProblem::Unsupported, why)),
         };
-        let (backend, visited, listen) = match &place {
+        let (visited, listen) = match &place {
             Place::Pod => (
-                Backend::Pod,
                 &namespace,
                 vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             ),
-            Place::Node(_, proxy) => (Backend::Node, &self.node, proxy.clone()),
+            Place::Node(_, proxy) => (&self.node, proxy.clone()),
         };
         let (socket, opened) = visited
             .visit(&self.home, || {
@@ -117,9 +126,9 @@ impl Node {
             .map_err(failed("enter the pod's network"))?;
         let socket = socket.map_err(failed("speak with nf_tables"))?;
         let (sockets, proxy) = opened.map_err(failed("open the sockets for DNS"))?;
-        let table = match place {
+        let table = match &place {
             Place::Pod => pod_table(socket, pod),
-            Place::Node(link, proxy) => node_table(socket, pod, &link, proxy),
+            Place::Node(link, listen) => node_table(socket, pod, link, listen.clone()),
         };
         Ok(Found {
             table,
@@ -128,10 +137,23 @@ impl Node {
                 node_addresses: node_links.addresses(),
                 ingress_ranges: ingress_ranges.to_vec(),
             },
-            backend,
+            place,
             namespace: namespace.identity(),
             sockets,
         })
+    }
+
+    /// Whether a pod's network still looks as it did: a runtime with a network stack of its own takes the pod's addresses out of its
+    /// namespace some time after they are there.
+    pub fn is_still(&self, place: &Place, namespace: &Namespace, node_links: &Links) -> bool {
+        let links = namespace
+            .visit(&self.home, Links::read)
+            .and_then(|links| links);
+        let number = || {
+            let number = self.visit(|| number_of(namespace.file()));
+            number.and_then(|number| number).ok().flatten()
+        };
+        links.is_ok_and(|links| self::place(&links, node_links, number).as_ref() == Ok(place))
     }
 
     /// The one network that the pod's processes are in, and its links.

@@ -9,7 +9,7 @@ use std::time::Instant;
 use ipnet::IpNet;
 use pilotlight_common::network::RulesDigest;
 
-use super::evidence::{Failure, Node};
+use super::evidence::{Failure, Node, Place};
 use super::links::Links;
 use super::namespace::{self, Identity};
 use super::nft::{NetfilterSocket, tidy};
@@ -32,6 +32,7 @@ pub struct Pods {
 struct Entry {
     table: Box<dyn PodTable>,
     namespace: Identity,
+    place: Place,
 }
 
 impl Pods {
@@ -96,18 +97,17 @@ impl Pods {
             .node
             .find(pod, &directory, &self.proc_root, &self.ingress_ranges)?;
         let digest = found.table.arm(&found.arming)?;
+        let backend = found.place.backend();
         self.armed.insert(
             pod.clone(),
             Entry {
                 table: found.table,
                 namespace: found.namespace,
+                place: found.place,
             },
         );
-        tracing::info!(%pod, backend = found.backend.as_str(), %digest, "armed");
-        let armed = Armed {
-            backend: found.backend,
-            digest,
-        };
+        tracing::info!(%pod, backend = backend.as_str(), %digest, "armed");
+        let armed = Armed { backend, digest };
         Ok((armed, found.sockets))
     }
 
@@ -120,28 +120,40 @@ impl Pods {
 
     fn check(&mut self) -> Vec<PodNetwork> {
         let links = self.node.visit(Links::read).and_then(|links| links);
-        let tidied = links.map_err(|source| TableError::Kernel {
+        let links = links.map_err(|source| TableError::Kernel {
             step: "read the node's links",
             source,
         });
-        let tidied = tidied.and_then(|links| {
-            let names: Vec<String> = links.interfaces.into_iter().map(|i| i.name).collect();
-            tidy(&mut self.socket, &names)
-        });
+        let links = match links {
+            Ok(links) => links,
+            Err(error) => {
+                let message: String = error.to_string().chars().take(MAX_MESSAGE).collect();
+                return self
+                    .armed
+                    .keys()
+                    .map(|pod| unknown(pod, &message))
+                    .collect();
+            }
+        };
+        let names: Vec<String> = links.interfaces.iter().map(|i| i.name.clone()).collect();
+        let tidied = tidy(&mut self.socket, &names);
         if let Err(error) = tidied {
             tracing::warn!(%error, "cannot clear up after links that are gone");
         }
         // A pod whose sandbox was made anew has another network, and is to be armed again.
-        let (tree, proc_root) = (&mut self.tree, &self.proc_root);
+        let (node, tree, proc_root) = (&self.node, &mut self.tree, &self.proc_root);
         self.armed.retain(|pod, entry| {
             let directory = tree.pod(pod, Resource::Memory, Instant::now());
-            let there = directory.is_some_and(|directory| {
+            let found = directory.and_then(|directory| {
                 namespace::of_pod(&directory, proc_root)
-                    .iter()
-                    .any(|found| found.identity() == entry.namespace)
+                    .into_iter()
+                    .find(|found| found.identity() == entry.namespace)
             });
+            let there = found
+                .as_ref()
+                .is_some_and(|namespace| node.is_still(&entry.place, namespace, &links));
             if !there {
-                tracing::info!(%pod, "its network is not there any more");
+                tracing::info!(%pod, gone = found.is_none(), "its network is not what it was");
             }
             there
         });
@@ -169,15 +181,21 @@ fn stands(pod: &PodUid, table: &mut dyn PodTable) -> PodNetwork {
         }
         Err(error) => {
             tracing::warn!(%pod, %error, "its network rules cannot be checked");
-            PodNetwork {
-                pod: pod.clone(),
-                digest: RulesDigest::FRESH,
-                intact: false,
-                refused_out: 0,
-                dropped_in: 0,
-                message: error.to_string().chars().take(MAX_MESSAGE).collect(),
-            }
+            let message: String = error.to_string().chars().take(MAX_MESSAGE).collect();
+            unknown(pod, &message)
         }
+    }
+}
+
+/// A pod of which it is not known whether it is armed counts as one that is not.
+fn unknown(pod: &PodUid, message: &str) -> PodNetwork {
+    PodNetwork {
+        pod: pod.clone(),
+        digest: RulesDigest::FRESH,
+        intact: false,
+        refused_out: 0,
+        dropped_in: 0,
+        message: message.to_owned(),
     }
 }
 

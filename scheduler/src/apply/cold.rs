@@ -94,7 +94,7 @@ impl Applier {
             nodes: &create.nodes,
         };
         let api: Api<Pod> = Api::namespaced(self.hot.clone(), namespace);
-        let wanted = pod(&plan, self.overcommit);
+        let wanted = pod(&plan, self.settings.overcommit);
         let made = self.write(api.create(&post_params(), &wanted)).await?;
         Ok(PodView::from(made))
     }
@@ -104,7 +104,8 @@ impl Applier {
         let name = volume_claim(&sandbox.name);
         let api: Api<PersistentVolumeClaim> = Api::namespaced(self.hot.clone(), &sandbox.namespace);
         if let Some(found) = self.write(api.get_opt(&name)).await? {
-            return usable(&found, sandbox, self.storage.retain).map_err(Obstacle::Trouble);
+            return usable(&found, sandbox, self.settings.storage.retain)
+                .map_err(Obstacle::Trouble);
         }
         let owner = OwnerReference {
             api_version: format!("{GROUP}/{VERSION}"),
@@ -127,12 +128,12 @@ impl Applier {
                     SANDBOX_ANNOTATION.to_owned(),
                     sandbox.name.clone(),
                 )])),
-                owner_references: (!self.storage.retain).then(|| vec![owner]),
+                owner_references: (!self.settings.storage.retain).then(|| vec![owner]),
                 ..ObjectMeta::default()
             },
             spec: Some(PersistentVolumeClaimSpec {
                 access_modes: Some(vec!["ReadWriteOnce".into()]),
-                storage_class_name: self.storage.class.clone(),
+                storage_class_name: self.settings.storage.class.clone(),
                 resources: Some(VolumeResourceRequirements {
                     limits: None,
                     requests: Some(BTreeMap::from([(

@@ -96,14 +96,24 @@ impl WriteError {
     }
 }
 
+/// What pods are made by, beyond what is said of each.
+#[derive(Clone, Debug)]
+pub struct PodSettings {
+    /// Limits over requests.
+    pub overcommit: Overcommit,
+    /// Where persistent volumes come from.
+    pub storage: StorageSettings,
+    /// Whether NetworkPolicies keep sandboxes to their rules.
+    pub networks_by_policy: bool,
+}
+
 /// Carries actions out.
 pub struct Applier {
     hot: Client,
     cold: Client,
     leadership: Arc<Leadership>,
     metrics: Arc<Metrics>,
-    overcommit: Overcommit,
-    storage: StorageSettings,
+    settings: PodSettings,
     events: EventRecorder,
     results: mpsc::Sender<Input>,
     hot_permits: Semaphore,
@@ -111,24 +121,16 @@ pub struct Applier {
     start_permits: Semaphore,
     /// Namespaces that were seen to have what they need, and when.
     services: Mutex<HashMap<String, Instant>>,
-    /// Whether NetworkPolicies keep sandboxes to their rules.
-    networks_by_policy: bool,
 }
 
 impl Applier {
     /// An applier whose lanes use these two clients.
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "the parts it is put together from, once, by `run`"
-    )]
     pub fn new(
         hot: Client,
         cold: Client,
         leadership: Arc<Leadership>,
         metrics: Arc<Metrics>,
-        overcommit: Overcommit,
-        storage: StorageSettings,
-        networks_by_policy: bool,
+        settings: PodSettings,
         events: EventRecorder,
         results: mpsc::Sender<Input>,
     ) -> Arc<Self> {
@@ -137,15 +139,13 @@ impl Applier {
             cold,
             leadership,
             metrics,
-            overcommit,
-            storage,
+            settings,
             events,
             results,
             hot_permits: Semaphore::new(HOT_WRITES),
             cold_permits: Semaphore::new(COLD_WRITES),
             start_permits: Semaphore::new(STARTS),
             services: Mutex::new(HashMap::new()),
-            networks_by_policy,
         })
     }
 

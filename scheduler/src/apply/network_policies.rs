@@ -59,15 +59,15 @@ fn metadata(name: &str, namespace: &str) -> ObjectMeta {
     }
 }
 
-fn selector(label: &str, value: &str) -> Option<LabelSelector> {
-    Some(LabelSelector {
+fn selector(label: &str, value: &str) -> LabelSelector {
+    LabelSelector {
         match_labels: Some(BTreeMap::from([(label.to_owned(), value.to_owned())])),
         match_expressions: None,
-    })
+    }
 }
 
-fn both() -> Option<Vec<String>> {
-    Some(vec!["Ingress".to_owned(), "Egress".to_owned()])
+fn both() -> Vec<String> {
+    vec!["Ingress".to_owned(), "Egress".to_owned()]
 }
 
 /// Nothing in, and nothing out but DNS: names that no rule knows are of no use without the addresses being allowed.
@@ -76,13 +76,16 @@ fn deny(namespace: &str) -> NetworkPolicy {
     NetworkPolicy {
         metadata: metadata(DENY, namespace),
         spec: Some(NetworkPolicySpec {
-            pod_selector: selector(SANDBOX_POD_LABEL, "true"),
-            policy_types: both(),
+            pod_selector: Some(selector(SANDBOX_POD_LABEL, "true")),
+            policy_types: Some(both()),
             egress: Some(vec![NetworkPolicyEgressRule {
                 ports: Some(dns.to_vec()),
                 to: Some(vec![NetworkPolicyPeer {
-                    namespace_selector: selector("kubernetes.io/metadata.name", "kube-system"),
-                    pod_selector: selector("k8s-app", "kube-dns"),
+                    namespace_selector: Some(selector(
+                        "kubernetes.io/metadata.name",
+                        "kube-system",
+                    )),
+                    pod_selector: Some(selector("k8s-app", "kube-dns")),
                     ip_block: None,
                 }]),
             }]),
@@ -114,8 +117,8 @@ fn allow(pod: &ObjectId, rules: &NetworkRules) -> NetworkPolicy {
             ..metadata(&pod.name, &pod.namespace)
         },
         spec: Some(NetworkPolicySpec {
-            pod_selector: selector(POD_NAME_LABEL, &pod.name),
-            policy_types: both(),
+            pod_selector: Some(selector(POD_NAME_LABEL, &pod.name)),
+            policy_types: Some(both()),
             egress: Some(egress.collect()),
             ingress: Some(ingress.collect()),
         }),

@@ -70,7 +70,7 @@ impl Applier {
     /// Creates a validation pod; one that is there already is the same one, or on its way out.
     async fn validate(&self, trial: &Validate) -> Result<Outcome, WriteError> {
         let api: Api<Pod> = Api::namespaced(self.cold.clone(), &trial.pod.namespace);
-        let wanted = validation_pod(trial, self.overcommit);
+        let wanted = validation_pod(trial, self.settings.overcommit);
         match self.write(api.create(&post_params(), &wanted)).await {
             Ok(_) => Ok(Outcome::Done),
             Err(error) if error.code() == Some(409) => Ok(Outcome::Done),

@@ -78,7 +78,7 @@ impl Applier {
             preload,
             nodes: &[],
         };
-        let wanted = pod(&plan, self.overcommit);
+        let wanted = pod(&plan, self.settings.overcommit);
         match self.write(api.create(&post_params(), &wanted)).await {
             Ok(_) => Ok(Outcome::Done),
             Err(error) if error.code() == Some(409) => Ok(Outcome::Done),
@@ -138,7 +138,7 @@ impl Applier {
                 Err(error) => return Err(error),
             }
         }
-        if self.networks_by_policy {
+        if self.settings.networks_by_policy {
             self.ensure_denied(namespace).await?;
         }
         self.services

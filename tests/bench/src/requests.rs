@@ -26,7 +26,7 @@ const BACKGROUND: [&str; 5] = [
 const QUIET: Duration = Duration::from_secs(5);
 
 /// How long to wait for it. A namespace of a hundred pods is not gone in less than half a minute on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_mins(3);
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);

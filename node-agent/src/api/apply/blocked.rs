@@ -88,9 +88,9 @@ fn condition(names: &[RefusedName], packets: u64, now: Timestamp) -> Condition {
         } else {
             "packets were"
         };
-        message.push_str(&format!(
-            "{space}{packets} {were} refused: no allowed name had answered with that address and port."
-        ));
+        message = format!(
+            "{message}{space}{packets} {were} refused: no allowed name had answered with that address and port."
+        );
     }
     let (reason, second) = ("NotAllowed", now);
     Condition::new(

@@ -230,17 +230,14 @@ impl State {
         let name = (facts.pod.namespace.clone(), facts.pod.name.clone());
         let uid = facts.uid.clone();
         self.by_name.insert(name, uid.clone());
-        match self.pods.get_mut(&uid) {
-            Some(pod) => {
-                pod.update(facts, now);
-                if pod.link.is_doubted() {
-                    self.networks.check_soon();
-                }
+        if let Some(pod) = self.pods.get_mut(&uid) {
+            pod.update(facts, now);
+            if pod.link.is_doubted() {
+                self.networks.check_soon();
             }
-            None => {
-                let pod = Pod::new(facts, self.networks.enforced, now);
-                self.pods.insert(uid, pod);
-            }
+        } else {
+            let pod = Pod::new(facts, self.networks.enforced, now);
+            self.pods.insert(uid, pod);
         }
     }
 

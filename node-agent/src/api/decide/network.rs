@@ -120,6 +120,8 @@ pub struct PodLink {
     armed_at: Time,
     /// Since when it is not armed.
     since: Time,
+    /// Whether its containers changed after it was asked to be armed, and before that was answered.
+    doubted_on_its_way: bool,
     /// What its table counted at the last comparison: packets out of it that were refused, and into it that were dropped.
     counted: (u64, u64),
     /// The last failure.
@@ -136,6 +138,7 @@ impl PodLink {
             judged_by: None,
             armed_at: Time::ZERO,
             since: now,
+            doubted_on_its_way: false,
             counted: (0, 0),
             failure: None,
         }
@@ -200,6 +203,8 @@ impl PodLink {
         if self.standing == Standing::Armed {
             self.standing = Standing::Doubted;
         }
+        // What is on its way may have been found before.
+        self.doubted_on_its_way |= self.lane.in_flight;
     }
 
     fn lost(&mut self, now: Time) {
@@ -271,10 +276,18 @@ impl State {
                 match result {
                     Ok(armed) if current => {
                         link.succeeded();
-                        link.standing = Standing::Armed;
+                        let doubted = std::mem::take(&mut link.doubted_on_its_way);
+                        link.standing = if doubted {
+                            Standing::Doubted
+                        } else {
+                            Standing::Armed
+                        };
                         link.armed_at = now;
                         link.digest = armed.digest;
                         link.judged_by = None;
+                        if doubted {
+                            self.networks.check_soon();
+                        }
                     }
                     // Of a connection that ended since: asked again over the next.
                     Ok(_) => link.lane.succeeded(),
@@ -336,7 +349,7 @@ impl State {
         }
         for (uid, pod) in &mut self.pods {
             // What is on its way decides by its own answer, and what came meanwhile is newer than this.
-            let newer = pod.link.armed_at >= self.networks.check_asked;
+            let newer = pod.link.armed_at > self.networks.check_asked;
             if newer || pod.link.lane.in_flight || pod.link.standing == Standing::Open {
                 continue;
             }

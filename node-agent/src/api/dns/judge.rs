@@ -18,16 +18,13 @@ pub enum Judgement {
     Empty,
 }
 
-/// What is told of an allowed name. Others could only help to get messages out by ways that nobody needs.
-const TOLD: [RecordType; 8] = [
+/// What is told of an allowed name: what it takes to reach it. Anything else would only carry messages.
+const TOLD: [RecordType; 5] = [
     RecordType::A,
     RecordType::AAAA,
     RecordType::CNAME,
     RecordType::HTTPS,
-    RecordType::MX,
-    RecordType::SRV,
     RecordType::SVCB,
-    RecordType::TXT,
 ];
 
 /// Judges a question.

@@ -92,6 +92,8 @@ impl Agent {
 
     /// Pod 1 is published with rules.
     fn published(&mut self, name: &str) {
+        // After the first comparison was asked.
+        self.1 = at(21);
         self.armed(0, RulesDigest::FRESH);
         self.assign(with_rules(name));
         self.event(Event::Attempted(key(&assignment(1, 1)), Attempt::Published));
@@ -328,4 +330,29 @@ fn a_user_is_told_what_was_refused_and_not_more_often_than_twice_a_minute() {
     agent.event(Event::Wrote(write, Outcome::Failed));
     agent.1 = at(62);
     assert!(told(&agent.event(Event::Wake)).is_some());
+}
+
+#[test]
+fn a_pod_whose_containers_changed_while_it_was_armed_is_looked_at_again() {
+    let (mut agent, _) = Agent::new();
+    agent.1 = at(21);
+    let mut started = facts(1);
+    started.running = ["c2".to_owned()].into();
+    agent.event(Event::Pod(Box::new(started)));
+    agent.event(Event::Network(NetworkAnswer::Checked {
+        connection: 0,
+        result: Ok(vec![]),
+        refused: vec![],
+    }));
+    // Found before its runtime took its addresses, perhaps.
+    let actions = agent.armed(0, RulesDigest::FRESH);
+    let check = NetworkAsk::Check([uid(1)].into());
+    assert!(actions.contains(&Action::Network(check)));
+    assert_eq!(agent.0.summary().armed, 0);
+    let actions = agent.event(Event::Network(NetworkAnswer::Checked {
+        connection: 0,
+        result: Ok(vec![]),
+        refused: vec![],
+    }));
+    assert!(arms(&actions));
 }

@@ -179,11 +179,12 @@ async fn nothing_else(scene: &Scene, outside: &Outside, fields: Value) -> Result
         "another server over TCP",
         "a tunnel by subdomain",
         "a tunnel back by TXT",
-        "TXT of an allowed name",
-        "everything of an allowed name",
         "the root of an allowed name",
     ] {
         asked_back(what)?;
+    }
+    for what in ["TXT of an allowed name", "everything of an allowed name"] {
+        ended(&queries, &[(what, "code 0 answers 0")])?;
     }
     for what in [
         "another name",
