@@ -14,19 +14,19 @@ fn one_running(world: &mut World, access: Option<NetworkAccess>) -> (String, Str
     (uid, pod)
 }
 
-fn ingress(open: bool) -> Option<NetworkAccess> {
-    Some(NetworkAccess {
+fn ingress(open: bool) -> NetworkAccess {
+    NetworkAccess {
         egress: None,
         ingress: Some(open),
-    })
+    }
 }
 
 #[test]
 fn a_policy_is_written_for_a_sandbox_with_rules_and_follows_its_edits() {
     let mut world = World::with_network_policies(2, 0);
-    let (uid, pod) = one_running(&mut world, ingress(true));
+    let (uid, pod) = one_running(&mut world, Some(ingress(true)));
     assert_eq!(world.policies[&pod].ingress.len(), 2);
-    world.edit(&uid, |spec| spec.network_access = ingress(false));
+    world.edit(&uid, |spec| spec.network_access = Some(ingress(false)));
     world.pass(4);
     assert!(world.policies[&pod].is_empty());
 }
@@ -41,7 +41,7 @@ fn a_sandbox_without_rules_costs_no_write_and_the_namespace_denies_it_everything
 #[test]
 fn a_new_leader_writes_what_an_edit_took_away_in_between() {
     let mut world = World::with_network_policies(2, 0);
-    let (uid, pod) = one_running(&mut world, ingress(true));
+    let (uid, pod) = one_running(&mut world, Some(ingress(true)));
     world.edit(&uid, |spec| spec.network_access = None);
     world.undelivered.clear();
     world.restart_scheduler();
@@ -52,7 +52,7 @@ fn a_new_leader_writes_what_an_edit_took_away_in_between() {
 #[test]
 fn where_agents_keep_the_rules_no_policy_is_written() {
     let mut world = World::new(2, 0);
-    one_running(&mut world, ingress(true));
+    one_running(&mut world, Some(ingress(true)));
     assert!(world.policies.is_empty());
 }
 

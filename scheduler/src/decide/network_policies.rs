@@ -31,7 +31,7 @@ pub(super) fn write(index: &mut Index, uid: &str, now: Timestamp) -> Option<Acti
     }
     // Another leader may have written rules that an edit took away meanwhile; of a sandbox that is younger than this one's time, nobody
     // has written any.
-    let untouched = policy.written.is_none() && entry.first_seen >= leading_since;
+    let untouched = policy.written.is_none() && entry.first_seen > leading_since;
     if untouched && entry.network.is_empty() {
         return None;
     }

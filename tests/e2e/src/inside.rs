@@ -12,6 +12,13 @@ pub fn able() -> Value {
     json!({ "cpu": "100m", "memory": "48Mi" })
 }
 
+/// Command of a container that ends once `/tmp/stop` is there, and begins anew.
+pub const RESTARTABLE: [&str; 3] = [
+    "/bin/sh",
+    "-c",
+    "rm -f /tmp/stop; while [ ! -e /tmp/stop ]; do sleep 0.2; done",
+];
+
 /// Prints what a program in the sandbox can find out about it, as JSON; of each path the number of the error that
 /// writing there gives, 0 where it can be written.
 const LOOK: &str = r"

@@ -102,7 +102,7 @@ pub struct Tries(Vec<(String, &'static str, Vec<Value>)>);
 pub type Ends = BTreeMap<String, String>;
 
 impl Tries {
-    fn add(mut self, what: &str, kind: &'static str, arguments: Value) -> Self {
+    fn add(mut self, what: &str, kind: &'static str, arguments: &Value) -> Self {
         let arguments = arguments.as_array().cloned().unwrap_or_default();
         self.0.push((what.to_owned(), kind, arguments));
         self
@@ -111,55 +111,55 @@ impl Tries {
     /// A connection.
     #[must_use]
     pub fn tcp(self, what: &str, to: impl Into<IpAddr>, port: u16) -> Self {
-        self.add(what, "tcp", json!([to.into(), port]))
+        self.add(what, "tcp", &json!([to.into(), port]))
     }
 
     /// A connection to a name, and the greeting of the tests' internet.
     #[must_use]
     pub fn greeted(self, what: &str, to: &str, port: u16) -> Self {
-        self.add(what, "greeted", json!([to, port]))
+        self.add(what, "greeted", &json!([to, port]))
     }
 
     /// A datagram and its answer.
     #[must_use]
     pub fn udp(self, what: &str, to: impl Into<IpAddr>, port: u16) -> Self {
-        self.add(what, "udp", json!([to.into(), port]))
+        self.add(what, "udp", &json!([to.into(), port]))
     }
 
     /// A look-up by the C library, search domains and all.
     #[must_use]
     pub fn name(self, what: &str, name: &str) -> Self {
-        self.add(what, "name", json!([name]))
+        self.add(what, "name", &json!([name]))
     }
 
     /// A query of this type to a server over UDP.
     #[must_use]
     pub fn dns(self, what: &str, server: impl Into<IpAddr>, name: &str, kind: u16) -> Self {
-        self.add(what, "dns", json!([server.into(), name, kind]))
+        self.add(what, "dns", &json!([server.into(), name, kind]))
     }
 
     /// The same over TCP.
     #[must_use]
     pub fn dns_tcp(self, what: &str, server: impl Into<IpAddr>, name: &str, kind: u16) -> Self {
-        self.add(what, "dns_tcp", json!([server.into(), name, kind]))
+        self.add(what, "dns_tcp", &json!([server.into(), name, kind]))
     }
 
     /// A packet of this protocol through a raw socket.
     #[must_use]
     pub fn raw(self, what: &str, to: impl Into<IpAddr>, protocol: u8) -> Self {
-        self.add(what, "raw", json!([to.into(), protocol]))
+        self.add(what, "raw", &json!([to.into(), protocol]))
     }
 
     /// An echo request through the kind of socket that needs no rights.
     #[must_use]
     pub fn ping(self, what: &str, to: impl Into<IpAddr>) -> Self {
-        self.add(what, "ping", json!([to.into()]))
+        self.add(what, "ping", &json!([to.into()]))
     }
 
     /// A datagram to many at once. None of them is there to refuse it, so silence is all that can come back.
     #[must_use]
     pub fn broadcast(self, what: &str, to: impl Into<IpAddr>, port: u16) -> Self {
-        self.add(what, "broadcast", json!([to.into(), port]))
+        self.add(what, "broadcast", &json!([to.into(), port]))
     }
 
     /// Tries everything in a sandbox's pod.

@@ -91,15 +91,37 @@ pub enum SetKind {
     Ranges,
 }
 
-/// A set: its key is a concatenation of fields of these widths, each padded to four bytes.
+/// A field of a set's keys.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Field {
+    /// Number of its type in the `nft` program, which prints by it; the kernel looks at the width alone.
+    pub kind: u32,
+    /// Width in bytes.
+    pub width: u32,
+}
+
+impl Field {
+    /// A transport protocol.
+    pub const PROTOCOL: Self = Self { kind: 12, width: 1 };
+    /// A port.
+    pub const PORT: Self = Self { kind: 13, width: 2 };
+
+    /// An address of this many bytes.
+    pub const fn address(width: u32) -> Self {
+        let kind = if width == 4 { 7 } else { 8 };
+        Self { kind, width }
+    }
+}
+
+/// A set: its key is a concatenation of fields, each padded to four bytes.
 #[derive(Clone, Debug)]
 pub struct Set {
     /// Its name.
     pub name: String,
     /// Its kind.
     pub kind: SetKind,
-    /// Widths of the fields, in bytes.
-    pub fields: Vec<u32>,
+    /// The fields.
+    pub fields: Vec<Field>,
     /// Longest number of elements that rules may add.
     pub size: Option<u32>,
 }
@@ -201,10 +223,16 @@ impl Batch {
             SetKind::Timed => CONCATENATION | TIMEOUT | DYNAMIC,
             SetKind::Ranges => CONCATENATION | INTERVAL,
         };
-        let padded: u32 = set.fields.iter().map(|f| f.next_multiple_of(4)).sum();
-        let fields = set.fields.iter().fold(Attributes::new(), |list, width| {
-            list.nested(1, &Attributes::new().number(1, *width))
+        let widths = set.fields.iter().map(|field| field.width);
+        let padded: u32 = widths.clone().map(|width| width.next_multiple_of(4)).sum();
+        let fields = widths.fold(Attributes::new(), |list, width| {
+            list.nested(1, &Attributes::new().number(1, width))
         });
+        // Six bits a field.
+        let kind = set
+            .fields
+            .iter()
+            .fold(0, |kind, field| kind << 6 | field.kind);
         let mut description = Attributes::new();
         if let Some(size) = set.size {
             description = description.number(1, size);
@@ -213,7 +241,7 @@ impl Batch {
             .text(1, &self.table)
             .text(2, &set.name)
             .number(3, flags)
-            .number(4, 0)
+            .number(4, kind)
             .number(5, padded)
             .nested(9, &description.nested(2, &fields))
             .number(10, number);

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use pilotlight_common::network::{PortRule, Protocol, RangeRule};
 
-use super::batch::{Key, Set, SetKind};
+use super::batch::{Field, Key, Set, SetKind};
 use super::expression::{Family, protocol};
 use crate::network_protocol::Element;
 
@@ -38,7 +38,7 @@ pub fn name(set: &str, family: Family) -> String {
 pub fn all() -> Vec<Set> {
     let mut sets = Vec::new();
     for family in Family::BOTH {
-        let address = family.width();
+        let address = Field::address(family.width());
         let mut set = |stem, kind, fields, size| {
             sets.push(Set {
                 name: name(stem, family),
@@ -47,14 +47,19 @@ pub fn all() -> Vec<Set> {
                 size,
             });
         };
-        let single = vec![address, 1, 2];
+        let single = vec![address, Field::PROTOCOL, Field::PORT];
         set(ALLOWED, SetKind::Timed, single.clone(), Some(MAX_ALLOWED));
         set(LIVE, SetKind::Timed, single.clone(), Some(MAX_LIVE));
         for [ports, wide] in [EGRESS, INGRESS] {
             set(ports, SetKind::Ranges, single.clone(), None);
-            set(wide, SetKind::Ranges, vec![address, 1], None);
+            set(wide, SetKind::Ranges, vec![address, Field::PROTOCOL], None);
         }
-        set(ALWAYS, SetKind::Ranges, vec![address, 1], None);
+        set(
+            ALWAYS,
+            SetKind::Ranges,
+            vec![address, Field::PROTOCOL],
+            None,
+        );
     }
     sets
 }

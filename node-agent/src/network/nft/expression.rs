@@ -292,12 +292,11 @@ impl Rule {
         self.with("reject", Attributes::new().number(1, 1).raw(2, &[0]))
     }
 
-    /// Takes the packet away and says that this is forbidden.
-    pub fn prohibit(self) -> Self {
-        const ADMINISTRATIVELY_PROHIBITED: u8 = 3;
-        let data = Attributes::new()
-            .number(1, 2)
-            .raw(2, &[ADMINISTRATIVELY_PROHIBITED]);
+    /// Takes the packet away and says that nobody listens there: of all refusals the one that every network stack tells its programs,
+    /// gVisor's too.
+    pub fn refuse(self) -> Self {
+        const PORT_UNREACHABLE: u8 = 1;
+        let data = Attributes::new().number(1, 2).raw(2, &[PORT_UNREACHABLE]);
         self.with("reject", data)
     }
 

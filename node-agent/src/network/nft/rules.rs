@@ -229,7 +229,7 @@ fn outgoing(place: &Place) -> Vec<Rule> {
             .count(REFUSED_OUT)
             .reset(),
     );
-    rules.push(Rule::new().count(REFUSED_OUT).prohibit());
+    rules.push(Rule::new().count(REFUSED_OUT).refuse());
     rules
 }
 

@@ -5,15 +5,9 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use pilotlight_bench::hub::Hub;
 use pilotlight_bench::objects::{self, text};
 use pilotlight_e2e::environment::PATIENCE;
+use pilotlight_e2e::inside::RESTARTABLE;
 use pilotlight_e2e::scene::{Scene, scene};
 use serde_json::{Value, json};
-
-/// Ends when it is told to, and begins anew.
-const RESTARTABLE: [&str; 3] = [
-    "/bin/sh",
-    "-c",
-    "rm -f /tmp/stop; while [ ! -e /tmp/stop ]; do sleep 0.2; done",
-];
 
 async fn claims(scene: &Scene) -> Result<Hub> {
     let kind = objects::volume_claims();

@@ -8,6 +8,7 @@ use pilotlight_bench::objects::text;
 use pilotlight_bench::outside::Meaning;
 use pilotlight_bench::process::Found;
 use pilotlight_e2e::faults::Faults;
+use pilotlight_e2e::inside::RESTARTABLE;
 use pilotlight_e2e::reach::{Tries, egress, ended, refused};
 use pilotlight_e2e::scene::{Scene, alone};
 use serde_json::json;
@@ -37,7 +38,11 @@ fn a_download_goes_on_through_restarts_and_nothing_opens_meanwhile() {
         let name = name_of(&scene, outside, "download", Meaning::addresses([first]));
         let other = name_of(&scene, outside, "other", Meaning::addresses([second]));
         let access = json!({ "egress": [egress(&name, &[443])] });
-        for (runtime, fields) in levels() {
+        let restartable = scene
+            .runtime("restartable", json!({ "command": RESTARTABLE }))
+            .await?;
+        for (runtime, mut fields) in levels() {
+            fields["runtime"] = json!(restartable);
             let pod = sandbox(&scene, runtime, fields, access.clone()).await?;
             download(&scene, &pod, &name).await?;
             let there = scene.pod(&pod)?;
@@ -78,10 +83,8 @@ fn a_download_goes_on_through_restarts_and_nothing_opens_meanwhile() {
             goes_on(&scene, &pod).await?;
 
             // Its own container, which starts anew in the network that is there.
-            scene
-                .python(&pod, "import os, signal; os.kill(1, signal.SIGTERM)")
-                .await
-                .ok();
+            // What tells it to end may end with it, and say so.
+            let _ = scene.python(&pod, "open('/tmp/stop', 'w')").await;
             let restarted = scene.pods.expect(&scene.namespace, &pod, |pod| {
                 let count =
                     pod.and_then(|p| p.data.pointer("/status/containerStatuses/0/restartCount"));
