@@ -45,7 +45,10 @@ impl Apply {
             {
                 return Err(ApplyError::NotFound);
             }
-            let condition = condition(names, packets, Timestamp::now());
+            let now = Timestamp::now();
+            // Whole seconds, as every other condition.
+            let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+            let condition = condition(names, packets, now);
             let Some(merged) = merge_conditions(&current.status.conditions, vec![condition]) else {
                 return Ok(());
             };
@@ -67,8 +70,19 @@ impl Apply {
 }
 
 fn condition(names: &[RefusedName], packets: u64, now: Timestamp) -> Condition {
+    // A resolver that is refused asks again with its search domains behind the name.
+    let is_the_same = |longer: &str, name: &str| {
+        longer
+            .strip_prefix(name)
+            .is_some_and(|rest| rest.starts_with('.'))
+    };
     let told: Vec<String> = names
         .iter()
+        .filter(|longer| {
+            !names
+                .iter()
+                .any(|name| is_the_same(&longer.name, &name.name))
+        })
         .map(|RefusedName { name, times }| match times {
             1 => name.clone(),
             times => format!("{name} ({times} times)"),
@@ -92,14 +106,8 @@ fn condition(names: &[RefusedName], packets: u64, now: Timestamp) -> Condition {
             "{message}{space}{packets} {were} refused: no allowed name had answered with that address and port."
         );
     }
-    let (reason, second) = ("NotAllowed", now);
-    Condition::new(
-        NETWORK_BLOCKED,
-        ConditionStatus::True,
-        reason,
-        &message,
-        second,
-    )
+    let (status, reason) = (ConditionStatus::True, "NotAllowed");
+    Condition::new(NETWORK_BLOCKED, status, reason, &message, now)
 }
 
 #[cfg(test)]
@@ -126,6 +134,8 @@ mod tests {
             "1 packet was refused: no allowed name had answered with that address and port."
         );
         assert!(said(&[name("x.org", 1)], 2).ends_with("egress. 2 packets were refused: no allowed name had answered with that address and port."));
+        let searched = [name("x.org.ns.svc.cluster.local", 2), name("x.org", 1)];
+        assert!(said(&searched, 0).starts_with("Names that are not allowed: x.org. Allow"));
         let most: Vec<RefusedName> = (0..16).map(|_| name(&"x".repeat(253), u64::MAX)).collect();
         // Conditions hold 32,768 characters.
         assert!(said(&most, u64::MAX).len() < 32_768);
