@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn one_protocol_has_one_port_for_all_addresses_and_an_absent_address_is_left_out() {
         let absent: IpAddr = "192.0.2.1".parse().unwrap();
-        let local = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)];
+        let local = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)];
         let (sockets, ports) = open(&[local[0].into(), absent, local[1].into()]).unwrap();
         assert_eq!(sockets.len(), 4);
         let sockets: Vec<_> = sockets.into_iter().collect();
