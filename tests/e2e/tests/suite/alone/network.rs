@@ -1,17 +1,21 @@
 //! Network rules through restarts of those who keep them, and under those who would break them.
 
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use pilotlight_bench::objects::text;
-use pilotlight_bench::outside::Meaning;
+use pilotlight_bench::outside::{Meaning, Outside};
 use pilotlight_bench::process::Found;
+use pilotlight_e2e::environment::PATIENCE;
 use pilotlight_e2e::faults::Faults;
 use pilotlight_e2e::inside::RESTARTABLE;
 use pilotlight_e2e::reach::{Tries, egress, ended, refused};
 use pilotlight_e2e::scene::{Scene, alone};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::network::edits::{download, goes_on};
 use crate::network::{levels, name_of, sandbox};
@@ -24,6 +28,105 @@ async fn agent(faults: &Faults, node: &str, scene: &Scene) -> Result<Vec<Found>>
     Ok(all.filter(|found| found.host_name == name).collect())
 }
 
+/// Sandboxes that download from the one name they may reach, one of each runtime.
+struct Downloads {
+    scene: Arc<Scene>,
+    name: String,
+    other: String,
+    /// The addresses of the two names.
+    addresses: [Ipv4Addr; 2],
+    pods: Vec<String>,
+    nodes: BTreeSet<String>,
+}
+
+impl Downloads {
+    async fn begin(scene: Arc<Scene>, outside: &Outside) -> Result<Self> {
+        let [first, second, ..] = outside.addresses();
+        let name = name_of(&scene, outside, "download", Meaning::addresses([first]));
+        let other = name_of(&scene, outside, "other", Meaning::addresses([second]));
+        let access = json!({ "egress": [egress(&name, &[443])] });
+        let restartable = scene
+            .runtime("restartable", json!({ "command": RESTARTABLE }))
+            .await?;
+        let (mut pods, mut nodes) = (Vec::new(), BTreeSet::new());
+        for (runtime, mut fields) in levels() {
+            fields["runtime"] = json!(restartable);
+            let pod = sandbox(&scene, runtime, fields, access.clone()).await?;
+            download(&scene, &pod, &name).await?;
+            let there = scene.pod(&pod)?;
+            let node = text(&there, "/spec/nodeName").context("it is on a node")?;
+            nodes.insert(node.to_owned());
+            pods.push(pod);
+        }
+        Ok(Self {
+            scene,
+            name,
+            other,
+            addresses: [first, second],
+            pods,
+            nodes,
+        })
+    }
+
+    async fn go_on(&self) -> Result<()> {
+        for pod in &self.pods {
+            goes_on(&self.scene, pod).await.context(pod.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Nothing else can be reached, whoever is away.
+    async fn are_held(&self) -> Result<()> {
+        let [first, second] = self.addresses;
+        for pod in &self.pods {
+            let ends = Tries::default()
+                .tcp("another address", second, 443)
+                .tcp("another port", first, 80)
+                .from_inside(&self.scene, pod)
+                .await?;
+            refused(&ends, &["another address", "another port"]).context(pod.clone())?;
+        }
+        Ok(())
+    }
+
+    /// The name is answered again, and no other.
+    async fn are_answered(&self) -> Result<()> {
+        for pod in &self.pods {
+            let ends = Tries::default()
+                .greeted("the name", &self.name, 443)
+                .name("another name", &self.other)
+                .from_inside(&self.scene, pod)
+                .await?;
+            ended(&ends, &[("the name", "open"), ("another name", "refused")])
+                .context(pod.clone())?;
+        }
+        self.are_held().await
+    }
+
+    /// Ends the container of each, and waits until the kubelet has started it again.
+    async fn restart_containers(&self) -> Result<()> {
+        for pod in &self.pods {
+            // What tells it to end may end with it, and say so.
+            let _ = self.scene.python(pod, "open('/tmp/stop', 'w')").await;
+        }
+        for pod in &self.pods {
+            let restarted = self.scene.pods.expect(&self.scene.namespace, pod, |pod| {
+                let status = |field: &str| {
+                    let path = format!("/status/containerStatuses/0/{field}");
+                    pod.and_then(|pod| pod.data.pointer(&path))
+                };
+                status("restartCount").and_then(Value::as_u64) == Some(1)
+                    && status("ready").and_then(Value::as_bool) == Some(true)
+            });
+            restarted
+                .within(PATIENCE)
+                .await
+                .context("the container did not start anew")?;
+        }
+        Ok(())
+    }
+}
+
 #[test]
 fn a_download_goes_on_through_restarts_and_nothing_opens_meanwhile() {
     alone("network-restart", |scene| async move {
@@ -34,80 +137,36 @@ fn a_download_goes_on_through_restarts_and_nothing_opens_meanwhile() {
             return Ok(());
         };
         faults.healed().await?;
-        let [first, second, ..] = outside.addresses();
-        let name = name_of(&scene, outside, "download", Meaning::addresses([first]));
-        let other = name_of(&scene, outside, "other", Meaning::addresses([second]));
-        let access = json!({ "egress": [egress(&name, &[443])] });
-        let restartable = scene
-            .runtime("restartable", json!({ "command": RESTARTABLE }))
-            .await?;
-        for (runtime, mut fields) in levels() {
-            fields["runtime"] = json!(restartable);
-            let pod = sandbox(&scene, runtime, fields, access.clone()).await?;
-            download(&scene, &pod, &name).await?;
-            let there = scene.pod(&pod)?;
-            let node = text(&there, "/spec/nodeName").context("it is on a node")?;
+        let downloads = Downloads::begin(Arc::clone(&scene), outside).await?;
 
-            // The agent: all three of its processes, at once.
+        // The agents: all three processes of each, at once.
+        let mut pids = Vec::new();
+        for node in &downloads.nodes {
             let processes = agent(&faults, node, &scene).await?;
             ensure!(processes.len() == 3, "{processes:?}");
-            let struck = Instant::now();
-            faults.kill(processes.iter().map(|process| process.pid))?;
-            let meanwhile = Tries::default()
-                .tcp("another address", second, 443)
-                .tcp("another port", first, 80)
-                .from_inside(&scene, &pod)
-                .await?;
-            refused(&meanwhile, &["another address", "another port"])?;
-            goes_on(&scene, &pod).await?;
-            faults.healed().await?;
-            eprintln!(
-                "the agent is back after {} ms",
-                struck.elapsed().as_millis()
-            );
-            let after = Tries::default()
-                .greeted("the name", &name, 443)
-                .name("another name", &other)
-                .tcp("another address", second, 443)
-                .from_inside(&scene, &pod)
-                .await?;
-            ended(&after, &[("the name", "open"), ("another name", "refused")])?;
-            refused(&after, &["another address"])?;
-            goes_on(&scene, &pod).await?;
+            pids.extend(processes.iter().map(|process| process.pid));
+        }
+        let struck = Instant::now();
+        faults.kill(pids)?;
+        downloads.are_held().await?;
+        downloads.go_on().await?;
+        faults.healed().await?;
+        let back = struck.elapsed().as_millis();
+        eprintln!("the agents are back after {back} ms");
+        downloads.are_answered().await?;
+        downloads.go_on().await?;
 
-            // The container runtime.
+        for node in &downloads.nodes {
             let containerd = format!("{node}/containerd");
             faults.stop(&containerd).await?;
             faults.start(&containerd).await?;
-            faults.healed().await?;
-            goes_on(&scene, &pod).await?;
-
-            // Its own container, which starts anew in the network that is there.
-            // What tells it to end may end with it, and say so.
-            let _ = scene.python(&pod, "open('/tmp/stop', 'w')").await;
-            let restarted = scene.pods.expect(&scene.namespace, &pod, |pod| {
-                let count =
-                    pod.and_then(|p| p.data.pointer("/status/containerStatuses/0/restartCount"));
-                let ready = pod.and_then(|p| p.data.pointer("/status/containerStatuses/0/ready"));
-                count
-                    .and_then(serde_json::Value::as_u64)
-                    .is_some_and(|n| n > 0)
-                    && ready.and_then(serde_json::Value::as_bool) == Some(true)
-            });
-            restarted
-                .within(pilotlight_e2e::environment::PATIENCE)
-                .await
-                .context("the container did not start anew")?;
-            let after = Tries::default()
-                .greeted("the name", &name, 443)
-                .name("another name", &other)
-                .tcp("another address", second, 443)
-                .from_inside(&scene, &pod)
-                .await?;
-            ended(&after, &[("the name", "open"), ("another name", "refused")])?;
-            refused(&after, &["another address"])?;
         }
-        Ok(())
+        faults.healed().await?;
+        downloads.go_on().await?;
+
+        // A container that starts anew does so in the network that is there.
+        downloads.restart_containers().await?;
+        downloads.are_answered().await
     });
 }
 
