@@ -5,6 +5,7 @@ use anyhow::{Context, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use pilotlight_bench::objects::{self, text};
+use pilotlight_common::names::SUBDOMAIN;
 use pilotlight_common::quantity::Bytes;
 use pilotlight_e2e::environment::PATIENCE;
 use pilotlight_e2e::inside::{DENIED, MISSING, READ_ONLY, able, looks, writes_at_most};
@@ -102,8 +103,16 @@ fn the_status_of_a_sandbox_says_where_it_is_and_how_it_is_reached() {
             .keep("pool", json!({ "minSize": 2, "resources": able() }))
             .await?;
         scene.ready(2).await?;
+        // One that may know the names of others, which mean addresses that are not public.
+        let names = format!("*.{SUBDOMAIN}.{}.svc.cluster.local", scene.namespace);
+        let rules = json!([{ "domain": names }, { "cidr": "10.0.0.0/8" }]);
+        let policies = json!({ "networkPolicies": [{ "type": "egress", "rules": rules }] });
+        scene.profile("knows-others", policies).await?;
+        let profile = json!({ "name": "knows-others" });
+        let asking = json!({ "resources": able(), "profileRef": profile });
+        scene.ask("asking", asking).await?;
+        scene.ask("asked", json!({ "resources": able() })).await?;
         for name in ["asked", "asking"] {
-            scene.ask(name, json!({ "resources": able() })).await?;
             scene.running(name).await?;
         }
         let sandbox = scene.seen("asked")?;
