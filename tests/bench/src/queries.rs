@@ -15,12 +15,13 @@ use anyhow::{Context, Result, anyhow, ensure};
 use hickory_proto::op::{Message, Query, ResponseCode};
 use hickory_proto::rr::{Name, RecordType};
 use nix::sched::{CloneFlags, setns};
+use pilotlight_cluster::DNS_SERVICE;
 use serde::Serialize;
 
 use crate::stats::{Samples, Summary, count, rounded};
 
 /// The cluster's DNS, as every pod of the local cluster asks it.
-const SERVER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 53);
+const SERVER: SocketAddrV4 = SocketAddrV4::new(DNS_SERVICE, 53);
 /// An answer that takes longer is lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Queries a second of one sandbox under load: as many as the agent allows one.

@@ -105,7 +105,7 @@ fn rules() -> Value {
     json!({ "egress": [
         { "domain": "pypi.org" },
         { "domain": "*.pythonhosted.org", "ports": [{ "port": 443, "protocol": "TCP" }] },
-        { "domain": "registry.npmjs.org" },
+        { "domain": "packages.example.org" },
         { "domain": "github.com" },
         { "domain": "*.githubusercontent.com" },
     ] })

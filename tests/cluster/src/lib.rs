@@ -42,7 +42,7 @@ pub use error::{Error, Result};
 pub use objects::{GVISOR_RUNTIME_CLASS, STORAGE_CLASS};
 pub use operate::ComponentHandle;
 pub use packages::require_for_tests;
-pub use plan::{MAX_INSTANCE, OUTSIDE_ADDRESSES, OUTSIDE_DOMAIN, Plan};
+pub use plan::{API_SERVICE, DNS_SERVICE, MAX_INSTANCE, OUTSIDE_ADDRESSES, OUTSIDE_DOMAIN, Plan};
 pub use storage::serve_storage;
 pub use target::{Choice, Target, choose, choose_with, down_kind};
 pub use tools::Tools;

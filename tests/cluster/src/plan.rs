@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 /// The addresses inside the cluster's Service network; the same in every instance, since they exist only in nodes' namespaces.
 pub(crate) const SERVICE_CIDR: &str = "10.96.0.0/16";
 /// The API server's own Service, the first address of [`SERVICE_CIDR`].
-pub(crate) const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
+pub const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
 /// Where pods send DNS questions.
-pub(crate) const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 /// The cluster's DNS domain.
 pub(crate) const DOMAIN: &str = "cluster.local";
 /// The domain that a test answers for, below the reserved `test` (RFC 6761).

@@ -4,13 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context, Result, ensure};
 use pilotlight_bench::outside::Meaning;
+use pilotlight_cluster::{API_SERVICE, DNS_SERVICE};
 use pilotlight_e2e::reach::{Tries, egress, ended, refused};
 use pilotlight_e2e::scene::Scene;
 use serde_json::{Value, json};
 
 use super::{A, AAAA, levels, name_of, sandbox, with_internet};
-
-const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 #[test]
 fn a_name_cannot_mean_an_address_inside() {
@@ -22,7 +21,7 @@ fn a_name_cannot_mean_an_address_inside() {
         let public = outside.addresses()[0];
         let inside: Vec<IpAddr> = [
             host,
-            Ipv4Addr::new(10, 96, 0, 1),
+            API_SERVICE,
             Ipv4Addr::LOCALHOST,
             Ipv4Addr::UNSPECIFIED,
             Ipv4Addr::new(169, 254, 169, 254),

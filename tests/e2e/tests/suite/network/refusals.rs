@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams};
 use pilotlight_bench::outside::{Meaning, Outside};
-use pilotlight_cluster::OUTSIDE_DOMAIN;
+use pilotlight_cluster::{API_SERVICE, DNS_SERVICE, OUTSIDE_DOMAIN};
 use pilotlight_common::names::conditions::NETWORK_BLOCKED;
 use pilotlight_e2e::environment::PATIENCE;
 use pilotlight_e2e::reach::{Tries, egress, ended, refused};
@@ -17,9 +17,6 @@ use super::{A, ANY, SERVER, TXT, address, in_background, levels, name_of, sandbo
 
 /// Where the cloud tells a machine its secrets.
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
-/// The API server's and the DNS's own Service in the local cluster.
-const API_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
-const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
 
 #[test]
 fn a_sandbox_reaches_an_allowed_name_and_nothing_else_under_runc() {
