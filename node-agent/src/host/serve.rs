@@ -98,19 +98,8 @@ pub async fn serve(
                 continue;
             }
         };
-        match stream.peer_cred() {
-            Ok(peer) if peer.uid() == uid => {}
-            Ok(peer) => {
-                tracing::warn!(
-                    uid = peer.uid(),
-                    "turned away a peer that is not the api process"
-                );
-                continue;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "turned away a peer whose user is unknown");
-                continue;
-            }
+        if !is_api(stream.peer_cred().map(|peer| peer.uid()), uid) {
+            continue;
         }
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
             tracing::warn!("turned away a connection: too many");
@@ -161,6 +150,21 @@ fn answer(frame: &[u8], kernel: &Mutex<dyn Kernel>) -> Response {
         }
         Request::Pin { pod, cpus } => Response::Pinned(kernel.pin(&pod, cpus)),
         Request::Cpus => Response::Cpus(kernel.cpus()),
+    }
+}
+
+/// Whether a peer, by the user that the kernel names, is `api`. Whoever else it is, is told of in the log and to be cut off.
+pub(crate) fn is_api(peer: Result<u32, impl std::fmt::Display>, api: u32) -> bool {
+    match peer {
+        Ok(user) if user == api => true,
+        Ok(user) => {
+            tracing::warn!(uid = user, "turned away a peer that is not the api process");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(%error, "turned away a peer whose user is unknown");
+            false
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
 
+use crate::host::serve::is_api;
 use crate::network_protocol::{MAX_FRAME_BYTES, Request, Response};
 
 /// A peer that does not take its answer for so long is cut off.
@@ -40,19 +41,9 @@ pub fn serve(listener: &UnixListener, uid: u32, answers: &mut impl Answer) -> ! 
                 continue;
             }
         };
-        match getsockopt(&stream, sockopt::PeerCredentials) {
-            Ok(peer) if peer.uid() == uid => {}
-            Ok(peer) => {
-                tracing::warn!(
-                    uid = peer.uid(),
-                    "turned away a peer that is not the api process"
-                );
-                continue;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "turned away a peer whose user is unknown");
-                continue;
-            }
+        let peer = getsockopt(&stream, sockopt::PeerCredentials);
+        if !is_api(peer.map(|peer| peer.uid()), uid) {
+            continue;
         }
         if let Err(error) = connection(stream, answers) {
             tracing::info!(%error, "connection ended");

@@ -7,10 +7,11 @@ use std::collections::VecDeque;
 use std::hash::Hash;
 use std::time::Duration;
 
-use super::State;
 use super::assignments::Stage;
 use super::backoff::{Lane, Time, spread};
+use super::pods::Pod;
 use super::types::Write;
+use super::{State, named};
 use crate::api::dns::{MAX_REFUSED, RefusedName};
 use crate::protocol::PodUid;
 
@@ -74,17 +75,9 @@ impl State {
             if entry.stage != Stage::Published {
                 continue;
             }
-            let name = (
-                entry.assignment.owner.namespace.clone(),
-                entry.assignment.pod_name.clone(),
-            );
-            let pod = self
-                .by_name
-                .get(&name)
-                .and_then(|uid| self.pods.get_mut(uid));
-            let Some(pod) = pod.filter(|pod| {
-                pod.published && pod.facts.owner.id.uid == entry.assignment.owner.uid
-            }) else {
+            let pod = named(&mut self.pods, &self.by_name, &entry.assignment);
+            let ours = |pod: &&mut Pod| pod.published && pod.is_meant_by(&entry.assignment);
+            let Some(pod) = pod.filter(ours) else {
                 continue;
             };
             let blocked = &mut pod.blocked;

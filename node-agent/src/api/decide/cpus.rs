@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use pilotlight_common::stream::{AgentRefusal, CpuReport};
 
-use super::State;
 use super::assignments::{Entry, Key, Stage};
 use super::backoff::{Lane, Time};
 use super::types::{Action, Write};
+use super::{State, named};
 use crate::cpu::CpuSet;
 use crate::protocol::{CpuState, Pin, PinAnswer, PinRefusal, PodUid};
 
@@ -104,15 +104,8 @@ impl State {
         if before_publication {
             entry.stage = Stage::Waiting(Some(now));
         }
-        let name = (
-            entry.assignment.owner.namespace.clone(),
-            entry.assignment.pod_name.clone(),
-        );
-        let pod = self
-            .by_name
-            .get(&name)
-            .and_then(|uid| self.pods.get_mut(uid))
-            .filter(|pod| pod.facts.owner.id.uid == entry.assignment.owner.uid);
+        let pod = named(&mut self.pods, &self.by_name, &entry.assignment)
+            .filter(|pod| pod.is_meant_by(&entry.assignment));
         match answer {
             PinAnswer::Granted(cpus) => {
                 entry.wish.lane.succeeded();
@@ -167,14 +160,10 @@ impl State {
             if entry.stage != Stage::Published || entry.assignment.cpus == 0 {
                 continue;
             }
-            let name = (
-                entry.assignment.owner.namespace.clone(),
-                entry.assignment.pod_name.clone(),
-            );
-            let pod = self.by_name.get(&name).and_then(|uid| self.pods.get(uid));
-            let Some(pod) = pod.filter(|pod| {
-                pod.facts.owner.id.uid == entry.assignment.owner.uid && !pod.facts.terminating
-            }) else {
+            let pod = named(&mut self.pods, &self.by_name, &entry.assignment);
+            let Some(pod) =
+                pod.filter(|pod| pod.is_meant_by(&entry.assignment) && !pod.facts.terminating)
+            else {
                 continue;
             };
             if entry.lacks_cpus() {

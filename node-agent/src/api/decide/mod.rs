@@ -399,12 +399,25 @@ impl State {
     }
 
     fn pod_of(&self, assignment: &Assignment) -> Option<&Pod> {
-        let name = (
-            assignment.owner.namespace.clone(),
-            assignment.pod_name.clone(),
-        );
-        self.pods.get(self.by_name.get(&name)?)
+        self.pods.get(self.by_name.get(&name_of(assignment))?)
     }
+}
+
+/// Namespace and name of an assignment's pod.
+fn name_of(assignment: &Assignment) -> (String, String) {
+    (
+        assignment.owner.namespace.clone(),
+        assignment.pod_name.clone(),
+    )
+}
+
+/// The pod that an assignment names, which may be another of that name: see [`Pod::is_meant_by`].
+fn named<'a>(
+    pods: &'a mut BTreeMap<PodUid, Pod>,
+    by_name: &BTreeMap<(String, String), PodUid>,
+    assignment: &Assignment,
+) -> Option<&'a mut Pod> {
+    pods.get_mut(by_name.get(&name_of(assignment))?)
 }
 
 #[cfg(test)]

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use pilotlight_common::network::{NetworkRules, RulesDigest};
 
-use super::State;
 use super::assignments::Stage;
 use super::backoff::{Lane, Time, about, backoff};
 use super::types::Action;
+use super::{State, named};
 use crate::api::dns::RefusedName;
 use crate::network_protocol::{Armed, MAX_PODS, NetworkProblem, PodNetwork};
 use crate::protocol::PodUid;
@@ -398,16 +398,8 @@ impl State {
             if !matches!(entry.stage, Stage::Publishing | Stage::Published) {
                 continue;
             }
-            let name = (
-                entry.assignment.owner.namespace.clone(),
-                entry.assignment.pod_name.clone(),
-            );
-            let pod = self
-                .by_name
-                .get(&name)
-                .and_then(|uid| self.pods.get_mut(uid));
-            let Some(pod) = pod.filter(|pod| pod.facts.owner.id.uid == entry.assignment.owner.uid)
-            else {
+            let pod = named(&mut self.pods, &self.by_name, &entry.assignment);
+            let Some(pod) = pod.filter(|pod| pod.is_meant_by(&entry.assignment)) else {
                 continue;
             };
             let link = &mut pod.link;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use pilotlight_common::names::OwnerKind;
 
+use pilotlight_common::stream::Assignment;
+
 use super::backoff::{Lane, Time, about, backoff};
 use super::blocked::Blocked;
 use super::network::PodLink;
@@ -161,6 +163,11 @@ impl Pod {
     /// Whether its network can and must be closed. Init containers come before: they install what the sandbox is to find.
     pub fn to_be_armed(&self) -> bool {
         self.facts.initialized && !self.facts.terminating && self.facts.phase != PodPhase::Over
+    }
+
+    /// Whether an assignment that names it means it: another of that name has another owner.
+    pub fn is_meant_by(&self, assignment: &Assignment) -> bool {
+        self.facts.owner.id.uid == assignment.owner.uid
     }
 
     /// It was granted CPUs of its own.

@@ -5,13 +5,13 @@ use std::time::Duration;
 use pilotlight_common::network::RulesDigest;
 use pilotlight_common::stream::{AgentRefusal, Assignment};
 
-use super::State;
 use super::assignments::Stage;
 use super::backoff::Time;
 use super::cpus::ask_before_publication;
 use super::pods::Pod;
 use super::types::{Action, Write};
 use super::usage::SAMPLE_INTERVAL;
+use super::{State, named};
 use crate::api::facts::PodPhase;
 use crate::protocol::MAX_PODS;
 
@@ -55,14 +55,7 @@ impl State {
                     let since = since.unwrap_or(now);
                     entry.stage = Stage::Waiting(Some(since));
                     let assignment = &entry.assignment;
-                    let name = (
-                        assignment.owner.namespace.clone(),
-                        assignment.pod_name.clone(),
-                    );
-                    let pod = self
-                        .by_name
-                        .get(&name)
-                        .and_then(|uid| self.pods.get_mut(uid));
+                    let pod = named(&mut self.pods, &self.by_name, assignment);
                     let uid = pod.as_ref().map(|pod| pod.facts.uid.clone());
                     let table = pod.as_ref().map(|pod| pod.link.digest());
                     match place(assignment, pod, self.host.answers, since, now) {
@@ -208,18 +201,10 @@ impl State {
             if entry.stage != Stage::Published {
                 continue;
             }
-            let name = (
-                entry.assignment.owner.namespace.clone(),
-                entry.assignment.pod_name.clone(),
-            );
-            let Some(pod) = self
-                .by_name
-                .get(&name)
-                .and_then(|uid| self.pods.get_mut(uid))
-            else {
+            let Some(pod) = named(&mut self.pods, &self.by_name, &entry.assignment) else {
                 continue;
             };
-            let ours = pod.published && pod.facts.owner.id.uid == entry.assignment.owner.uid;
+            let ours = pod.published && pod.is_meant_by(&entry.assignment);
             let Some(usage) = pod.usage.current else {
                 continue;
             };
@@ -273,7 +258,7 @@ fn place(
             gone("the node has no such pod")
         };
     };
-    if pod.facts.owner.id.uid != assignment.owner.uid {
+    if !pod.is_meant_by(assignment) {
         return gone("the pod of that name belongs to another object");
     }
     if pod.facts.terminating {
