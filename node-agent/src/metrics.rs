@@ -276,6 +276,7 @@ impl Metrics {
     pub fn asked(&self, counters: Counters) {
         let Counters {
             allowed,
+            kept,
             refused,
             passed_over,
             malformed,
@@ -286,6 +287,7 @@ impl Metrics {
         } = counters;
         for (result, count) in [
             ("allowed", allowed),
+            ("kept", kept),
             ("refused", refused),
             ("passed_over", passed_over),
             ("malformed", malformed),

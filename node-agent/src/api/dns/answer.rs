@@ -19,6 +19,8 @@ use crate::network_protocol::{Element, Opening};
 
 /// Longest time that an answer is good for, in seconds: so long at most goes on what a domain does not mean any more.
 pub const MAX_TTL: u32 = 3600;
+/// Longest time that "there is nothing" is good for, in seconds: a name that is being set up is soon there.
+const MAX_NOTHING: u32 = 30;
 /// How much longer than the answer is good for its addresses may be reached, in seconds: between the look and the connection.
 const GRACE: u32 = 30;
 /// Most addresses of one answer; what else it names is left out.
@@ -37,6 +39,8 @@ pub struct Told {
     pub openings: Vec<Opening>,
     /// Addresses that were left out because they are not public.
     pub withheld: usize,
+    /// Seconds that it may be given again for; none where nobody said.
+    pub good_for: u32,
 }
 
 /// Why an answer of a server is worth nothing.
@@ -87,6 +91,7 @@ pub fn read(
         message: question.answer(code),
         openings: Vec::new(),
         withheld: 0,
+        good_for: 0,
     };
     let (chain, owner) = chain(&message.answers, question);
     for (at, record) in chain.into_iter().enumerate() {
@@ -101,6 +106,7 @@ pub fn read(
             .add_answer(Record::from_rdata(name, ttl, record.data.clone()));
     }
     let first = told.message.answers.is_empty();
+    let mut found = question.kind == RecordType::CNAME && !first;
     let mut opened = BTreeSet::new();
     let mut records = 0;
     for record in &message.answers {
@@ -140,8 +146,24 @@ pub fn read(
             owner.clone()
         };
         told.message.add_answer(Record::from_rdata(name, ttl, data));
+        found = true;
     }
+    told.good_for = good_for(&told.message.answers, found, &message.authorities);
     Ok(told)
+}
+
+/// How long an answer may be given again: as long as each of its records is good, and where it says that there is nothing, as long as the
+/// zone says that this may be believed (RFC 2308).
+fn good_for(told: &[Record], found: bool, authorities: &[Record]) -> u32 {
+    let records = told.iter().map(|record| record.ttl).min();
+    if found {
+        return records.unwrap_or(0);
+    }
+    let nothing = authorities.iter().find_map(|record| match &record.data {
+        RData::SOA(zone) => Some(record.ttl.min(zone.minimum).min(MAX_NOTHING)),
+        _ => None,
+    });
+    nothing.map_or(0, |nothing| records.unwrap_or(nothing).min(nothing))
 }
 
 /// The names that stand for others, from the asked one on, and the last of them.

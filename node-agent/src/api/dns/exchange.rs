@@ -9,15 +9,15 @@ use ipnet::IpNet;
 use pilotlight_common::network::{NetworkRules, PortRule};
 
 use super::pod::Pod;
-use super::query::{Question, Read, Why, read};
+use super::query::{PLAIN, Question, Read, Why, read};
 use super::{Shared, upstream};
 
 /// What becomes of a query.
 pub(super) enum Step {
     /// Nothing.
     Dropped,
-    /// This answer.
-    Answered(Box<Message>),
+    /// This answer, in so many bytes at most over UDP.
+    Answered(Box<Message>, u16),
     /// Servers must be asked.
     Ask(Box<Asked>),
 }
@@ -28,6 +28,8 @@ pub(super) struct Asked {
     ports: BTreeSet<PortRule>,
     /// What it was judged by.
     rules: Arc<NetworkRules>,
+    /// Of what is kept, when it was asked.
+    age: u64,
 }
 
 impl Asked {
@@ -39,9 +41,10 @@ impl Asked {
 
 /// Reads and judges a query, as far as that can be done at once.
 pub(super) fn begin(shared: &Shared, pod: &Pod, bytes: &[u8]) -> Step {
+    let now = Instant::now();
     let mut state = pod.state();
     let count = &shared.counts;
-    if !state.rate.take(Instant::now()) {
+    if !state.rate.take(now) {
         count.add(&count.over_rate);
         return Step::Dropped;
     }
@@ -59,13 +62,20 @@ pub(super) fn begin(shared: &Shared, pod: &Pod, bytes: &[u8]) -> Step {
                 Why::SearchDomain | Why::Empty => count.add(&count.passed_over),
                 Why::Unsupported => count.add(&count.malformed),
             }
-            Step::Answered(message)
+            Step::Answered(message, PLAIN)
         }
-        Read::Asked(question, ports) => Step::Ask(Box::new(Asked {
-            question,
-            ports,
-            rules: Arc::clone(&state.rules),
-        })),
+        Read::Asked(question, ports) => {
+            if let Some(message) = state.kept.answer(&question, now) {
+                count.add(&count.kept);
+                return Step::Answered(Box::new(message), question.payload.0);
+            }
+            Step::Ask(Box::new(Asked {
+                question,
+                ports,
+                rules: Arc::clone(&state.rules),
+                age: state.kept.age(),
+            }))
+        }
     }
 }
 
@@ -75,6 +85,7 @@ pub(super) async fn finish(shared: &Shared, pod: &Pod, asked: &Asked) -> Message
         question,
         ports,
         rules,
+        age,
     } = asked;
     let count = &shared.counts;
     let ranges: Vec<IpNet> = rules
@@ -87,7 +98,7 @@ pub(super) async fn finish(shared: &Shared, pod: &Pod, asked: &Asked) -> Message
         ports,
         ranges: &ranges,
     };
-    let told = match upstream::ask(&shared.config.upstreams, question, &allowed).await {
+    let mut told = match upstream::ask(&shared.config.upstreams, question, &allowed).await {
         Ok(told) => told,
         Err(error) => {
             tracing::debug!(pod = %pod.uid, %error, "no answer to a query");
@@ -98,7 +109,9 @@ pub(super) async fn finish(shared: &Shared, pod: &Pod, asked: &Asked) -> Message
     if told.withheld > 0 {
         count.add(&count.withheld);
     }
-    if !told.openings.is_empty() {
+    let since = Instant::now();
+    let openings = std::mem::take(&mut told.openings);
+    if !openings.is_empty() {
         let opening = {
             let mut state = pod.state();
             // The rules changed meanwhile: the resolver asks again, under the new ones.
@@ -107,9 +120,9 @@ pub(super) async fn finish(shared: &Shared, pod: &Pod, asked: &Asked) -> Message
             }
             let name = question.name.to_lowercase().to_ascii();
             let name: Arc<str> = name.trim_end_matches('.').into();
-            state.opened.remember(&name, &told.openings);
+            state.opened.remember(&name, &openings);
             // Queued under the lock: before any change of the rules that closes it.
-            shared.opener.open(&pod.uid, state.digest, told.openings)
+            shared.opener.open(&pod.uid, state.digest, openings)
         };
         if let Err(error) = opening.await {
             tracing::warn!(pod = %pod.uid, %error, "an address could not be opened; its name is not answered");
@@ -117,6 +130,7 @@ pub(super) async fn finish(shared: &Shared, pod: &Pod, asked: &Asked) -> Message
             return question.answer(ResponseCode::ServFail);
         }
     }
+    pod.state().kept.keep(question, &told, *age, since);
     count.add(&count.allowed);
     told.message
 }

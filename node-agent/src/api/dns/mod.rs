@@ -1,7 +1,7 @@
 //! The DNS proxy of the node's sandboxes: answers what a sandbox may reach, and has the addresses opened before it answers.
 //!
 //! [`serve`] takes bytes from a pod's sockets; [`exchange`] turns a query into an answer by way of [`query`] and [`judge`] (may it be
-//! asked?), [`upstream`] (what do the cluster's servers say?) and [`answer`] (what of that is told, and opened?). Those of them that read bytes are
+//! asked?), [`kept`] (was it, a moment ago?), [`upstream`] (what do the cluster's servers say?) and [`answer`] (what of that is told, and opened?). Those of them that read bytes are
 //! pure, and `fuzz` feeds them.
 
 pub mod addresses;
@@ -10,6 +10,7 @@ mod exchange;
 #[cfg(test)]
 mod fixtures;
 pub mod judge;
+mod kept;
 mod opened;
 mod pod;
 pub mod query;
@@ -79,6 +80,8 @@ pub struct PodSockets {
 pub struct Counters {
     /// Answered by a server, and what it named was opened.
     pub allowed: u64,
+    /// Answered as a server answered them a moment before.
+    pub kept: u64,
     /// Of names that may not be reached.
     pub refused: u64,
     /// Of an allowed name with a search domain behind it, or for something that is not told.
@@ -99,6 +102,7 @@ pub struct Counters {
 #[derive(Debug, Default)]
 struct Counts {
     allowed: AtomicU64,
+    kept: AtomicU64,
     refused: AtomicU64,
     passed_over: AtomicU64,
     malformed: AtomicU64,
@@ -121,6 +125,7 @@ impl Counts {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
             allowed: read(&self.allowed),
+            kept: read(&self.kept),
             refused: read(&self.refused),
             passed_over: read(&self.passed_over),
             malformed: read(&self.malformed),
@@ -207,6 +212,7 @@ impl Proxy {
         } else {
             state.opened.close(&rules)
         };
+        state.kept.forget();
         send(Configure {
             pod: pod.clone(),
             previous: state.digest,
@@ -224,6 +230,7 @@ impl Proxy {
     pub fn was_armed(&self, pod: &PodUid, digest: RulesDigest) {
         let attached = Arc::clone(&entry(&mut self.pods(), pod).pod);
         let mut state = attached.state();
+        state.kept.forget();
         if digest == RulesDigest::FRESH {
             state.opened.forget();
         } else if digest != state.digest {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use pilotlight_common::network::{NetworkRules, RulesDigest};
 use tokio::sync::Semaphore;
 
+use super::kept::Kept;
 use super::opened::Opened;
 use super::rate::Rate;
 use super::refused::Refused;
@@ -37,6 +38,8 @@ pub(super) struct State {
     pub digest: RulesDigest,
     /// What was opened.
     pub opened: Opened,
+    /// What it was answered lately.
+    pub kept: Kept,
     /// What it was refused.
     pub refused: Refused,
     /// How much it may ask.
@@ -54,6 +57,7 @@ impl Pod {
                 rules: Arc::default(),
                 digest: RulesDigest::FRESH,
                 opened: Opened::default(),
+                kept: Kept::default(),
                 refused: Refused::default(),
                 rate: Rate::new(Instant::now()),
             }),

@@ -13,7 +13,7 @@ pub const MAX_QUERY: usize = 1232;
 /// Bytes of a message's header.
 const HEADER: usize = 12;
 /// Largest answer over UDP to one who does not say what it takes (RFC 1035).
-const PLAIN: u16 = 512;
+pub const PLAIN: u16 = 512;
 /// Largest answer over UDP: what gets through without fragments (DNS flag day 2020).
 const MOST: u16 = 1232;
 

@@ -20,9 +20,6 @@ use super::upstream::frame;
 const IDLE: Duration = Duration::from_secs(5);
 /// Pause after a failed receive or accept, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Answers over UDP to what cannot be read as a question.
-const PLAIN: usize = 512;
-
 /// Answers datagrams until the task is ended.
 pub(super) async fn datagrams(shared: Arc<Shared>, pod: Arc<Pod>, socket: UdpSocket) {
     let socket = Arc::new(socket);
@@ -41,8 +38,8 @@ pub(super) async fn datagrams(shared: Arc<Shared>, pod: Arc<Pod>, socket: UdpSoc
         };
         let asked = match begin(&shared, &pod, &buffer[..length]) {
             Step::Dropped => continue,
-            Step::Answered(message) => {
-                if let Some(bytes) = encode(&message, PLAIN) {
+            Step::Answered(message, most) => {
+                if let Some(bytes) = encode(&message, usize::from(most)) {
                     send(&socket, &bytes, from);
                 }
                 continue;
@@ -117,7 +114,7 @@ async fn connection(shared: &Shared, pod: &Pod, mut stream: TcpStream) -> io::Re
         };
         let message = match begin(shared, pod, &buffer[..length]) {
             Step::Dropped => return Ok(()),
-            Step::Answered(message) => *message,
+            Step::Answered(message, _) => *message,
             Step::Ask(asked) => {
                 let Ok(_turn) = shared.turns.acquire().await else {
                     return Ok(());

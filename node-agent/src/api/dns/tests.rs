@@ -483,3 +483,43 @@ async fn a_pod_that_is_gone_is_not_served() {
     assert!(ended.unwrap().is_err(), "its connection is served");
     assert!(TcpStream::connect(to_tcp).await.is_err());
 }
+
+#[tokio::test]
+async fn a_question_asked_again_costs_neither_a_server_nor_an_opening() {
+    let (server, mut questions) = server(one_address).await;
+    let mut scene = scene(vec![server]);
+    let names = [("a.org", 443)];
+    let (uid, udp, to_tcp) = scene.pod(1, &names);
+    let (_, other, _) = scene.pod(2, &names);
+    let socket = resolver(udp).await;
+    socket.send(&query("a.org.")).await.unwrap();
+    scene.next_open().await.2.send(true).unwrap();
+    answer(&socket).await;
+    for name in ["a.org.", "A.org."] {
+        assert_eq!(ask(udp, name).await.answers.len(), 1);
+        let mut stream = TcpStream::connect(to_tcp).await.unwrap();
+        assert_eq!(ask_stream(&mut stream, name).await.answers.len(), 1);
+    }
+    let counters = scene.proxy.counters();
+    assert_eq!((counters.allowed, counters.kept), (1, 4));
+    assert_eq!(questions.try_recv().unwrap(), "a.org.");
+    assert!(questions.try_recv().is_err());
+    while let Ok(asked) = scene.kernel.try_recv() {
+        assert!(matches!(asked, Asked::Configure(_)), "it is open already");
+    }
+    // Another pod does not profit from it, nor the same one once what it may reach is made anew.
+    let socket = resolver(other).await;
+    socket.send(&query("a.org.")).await.unwrap();
+    scene.next_open().await.2.send(true).unwrap();
+    answer(&socket).await;
+    scene.proxy.was_armed(&uid, RulesDigest::FRESH);
+    let socket = resolver(udp).await;
+    socket.send(&query("a.org.")).await.unwrap();
+    scene.next_open().await.2.send(true).unwrap();
+    answer(&socket).await;
+    assert_eq!(questions.recv().await.unwrap(), "a.org.");
+    // An edit counts for what is kept as well.
+    scene.allow(&uid, &[]);
+    let message = ask(udp, "a.org.").await;
+    assert_eq!(message.metadata.response_code, ResponseCode::Refused);
+}

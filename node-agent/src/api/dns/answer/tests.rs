@@ -2,7 +2,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use hickory_proto::op::{OpCode, Query};
 use hickory_proto::rr::rdata::svcb::SvcParamKey;
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, TXT};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, SOA, TXT};
 use proptest::prelude::*;
 
 use super::*;
@@ -233,4 +233,32 @@ proptest! {
             prop_assert!(told.openings.iter().all(|o| may_be_named(o.element.address, &[])));
         }
     }
+}
+
+#[test]
+fn an_answer_is_good_as_long_as_each_of_its_records() {
+    let alias = RData::CNAME(CNAME(name("b.example.net.")));
+    let answers = vec![
+        record("a.example.org.", 20, alias.clone()),
+        record("b.example.net.", 300, v4([1, 2, 3, 4])),
+        record("b.example.net.", 90, v4([1, 2, 3, 5])),
+    ];
+    assert_eq!(told(RecordType::A, answers).good_for, 20);
+    let alone = vec![record("a.example.org.", 20, alias)];
+    assert_eq!(told(RecordType::CNAME, alone.clone()).good_for, 20);
+    let nowhere = told(RecordType::A, alone).good_for;
+    assert_eq!(nowhere, 0, "nobody said how long there is no address");
+}
+
+#[test]
+fn nothing_is_believed_as_long_as_the_zone_says_and_not_for_long() {
+    for (ttl, minimum, good_for) in [(10, 3600, 10), (3600, 5, 5), (3600, 3600, 30)] {
+        let mut message = response(RecordType::AAAA, Vec::new());
+        let zone = SOA::new(name("ns.org."), name("m.org."), 1, 1, 1, 1, minimum);
+        message.add_authority(record("example.org.", ttl, RData::SOA(zone)));
+        let told = told_within(&message, RecordType::AAAA, &[]).unwrap();
+        assert_eq!(told.good_for, good_for);
+        assert!(told.message.answers.is_empty() && told.message.authorities.is_empty());
+    }
+    assert_eq!(told(RecordType::AAAA, Vec::new()).good_for, 0);
 }
