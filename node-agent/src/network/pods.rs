@@ -18,6 +18,13 @@ use crate::host::cgroup::{Resource, Tree};
 use crate::network_protocol::{Armed, MAX_MESSAGE, NetworkProblem, PodNetwork, Request, Response};
 use crate::protocol::PodUid;
 
+/// Checks, one every ten seconds, in which the links of a pod are compared each time after it was armed: a runtime with a network stack of
+/// its own takes its addresses within the first seconds.
+const NEW: u32 = 6;
+/// Each of how many checks compares the links of a pod that is older. `api` has a pod armed again when its containers change, so this only
+/// finds what nobody told of.
+const TURNS: usize = 6;
+
 /// The armed pods of the node.
 pub struct Pods {
     node: Node,
@@ -25,6 +32,8 @@ pub struct Pods {
     proc_root: PathBuf,
     ingress_ranges: Vec<IpNet>,
     armed: BTreeMap<PodUid, Entry>,
+    /// Checks so far.
+    turn: usize,
     /// Of the node's namespace, for tables whose link is gone.
     socket: NetfilterSocket,
 }
@@ -33,6 +42,8 @@ struct Entry {
     table: Box<dyn PodTable>,
     namespace: Identity,
     place: Place,
+    /// Checks since it was armed.
+    checks: u32,
 }
 
 impl Pods {
@@ -50,6 +61,7 @@ impl Pods {
             proc_root,
             ingress_ranges,
             armed: BTreeMap::new(),
+            turn: 0,
             socket,
         })
     }
@@ -104,6 +116,7 @@ impl Pods {
                 table: found.table,
                 namespace: found.namespace,
                 place: found.place,
+                checks: 0,
             },
         );
         tracing::info!(%pod, backend = backend.as_str(), %digest, "armed");
@@ -141,8 +154,17 @@ impl Pods {
             tracing::warn!(%error, "cannot clear up after links that are gone");
         }
         // A pod whose sandbox was made anew has another network, and is to be armed again.
+        self.turn = self.turn.wrapping_add(1);
+        let mut places = self.turn..;
         let (node, tree, proc_root) = (&self.node, &mut self.tree, &self.proc_root);
         self.armed.retain(|pod, entry| {
+            entry.checks = entry.checks.saturating_add(1);
+            let its_turn = places
+                .next()
+                .is_some_and(|place| place.is_multiple_of(TURNS));
+            if entry.checks > NEW && !its_turn {
+                return true;
+            }
             let directory = tree.pod(pod, Resource::Memory, Instant::now());
             let found = directory.and_then(|directory| {
                 namespace::of_pod(&directory, proc_root)

@@ -46,7 +46,6 @@ const TRIES: usize = 8;
 pub struct NetfilterSocket {
     socket: OwnedFd,
     sequence: u32,
-    buffer: Vec<u8>,
 }
 
 /// One message of an answer.
@@ -77,7 +76,6 @@ impl NetfilterSocket {
         Ok(Self {
             socket,
             sequence: 0,
-            buffer: vec![0; READ],
         })
     }
 
@@ -90,9 +88,10 @@ impl NetfilterSocket {
         };
         self.send(&bytes)?;
         let mut failed = None;
+        let mut buffer = vec![0; READ];
         loop {
-            let length = self.receive()?;
-            for message in messages(&self.buffer[..length]) {
+            let length = self.receive(&mut buffer)?;
+            for message in messages(&buffer[..length]) {
                 // Left from a batch that was given up.
                 if message.sequence.wrapping_sub(first) > last.wrapping_sub(first) {
                     continue;
@@ -153,9 +152,11 @@ impl NetfilterSocket {
         );
         self.send(&bytes)?;
         let (mut found, mut interrupted) = (Vec::new(), false);
+        // Not kept: a node has more than a hundred of these sockets, and uses one at a time.
+        let mut buffer = vec![0; READ];
         loop {
-            let length = self.receive()?;
-            for message in messages(&self.buffer[..length]) {
+            let length = self.receive(&mut buffer)?;
+            for message in messages(&buffer[..length]) {
                 if message.sequence != sequence {
                     continue;
                 }
@@ -185,9 +186,9 @@ impl NetfilterSocket {
         }
     }
 
-    fn receive(&mut self) -> io::Result<usize> {
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            match recv(self.socket.as_raw_fd(), &mut self.buffer, MsgFlags::empty()) {
+            match recv(self.socket.as_raw_fd(), buffer, MsgFlags::empty()) {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
                 Ok(length) => return Ok(length),
                 Err(nix::errno::Errno::EINTR) => {}
