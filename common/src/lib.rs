@@ -3,6 +3,8 @@
 //!
 //! Nothing here holds a client, reads a clock or starts a task: every function is a pure one.
 
+pub mod agents;
+pub mod baseline;
 pub mod fates;
 pub mod kinds;
 pub mod names;

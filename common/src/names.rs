@@ -42,6 +42,8 @@ pub const PRELOAD_SCRIPT: &str = "preload-";
 pub const STREAM_AUDIENCE: &str = "pilotlight-scheduler";
 /// Field manager of the scheduler's writes.
 pub const SCHEDULER_MANAGER: &str = "pilotlight-scheduler";
+/// Field manager of the writes of the controller of `agents.x-k8s.io`.
+pub const AGENTS_MANAGER: &str = "pilotlight-agents";
 /// Field manager of the node agent's writes.
 pub const AGENT_MANAGER: &str = "pilotlight-node-agent";
 /// Name of the volume claim of a sandbox with persistent storage: with the sandbox's own name, so that a volume that is
