@@ -3,6 +3,7 @@
 CARGO ?= cargo
 DEMO = $(CARGO) run --quiet --locked -p pilotlight-demo --
 CRDS = deploy/chart/generated/crds.yaml
+AGENTS_CRD = deploy/chart/generated/agents-crd.yaml
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test unit bench generate images lint
@@ -29,9 +30,11 @@ bench: ## Load generator on the cluster, numbers in target/bench.json; then one 
 	@$(CARGO) run --quiet --locked --release -p pilotlight-bench
 	@$(CARGO) bench --quiet --locked -p pilotlight-scheduler --bench decision
 
-generate: ## Write the CRDs of common/src/kinds into the chart
+generate: ## Write the CRDs of common/src into the chart
 	@$(CARGO) run --quiet --locked -p pilotlight-common --bin crds > $(CRDS).partial
 	@mv $(CRDS).partial $(CRDS)
+	@$(CARGO) run --quiet --locked -p pilotlight-common --bin crds agents > $(AGENTS_CRD).partial
+	@mv $(AGENTS_CRD).partial $(AGENTS_CRD)
 
 images: ## Pack both images from release builds, into target/images
 	@$(DEMO) images

@@ -1,14 +1,88 @@
-//! Command line and environment of the scheduler.
+//! Command line and environment of the scheduler and of the controller beside it.
 
 use std::net::SocketAddr;
 
-use clap::{Parser, ValueEnum};
+use clap::{Args as ClapArgs, Parser, ValueEnum};
 use pilotlight_common::quantity::{Bytes, MilliCpu};
 use pilotlight_common::resolve::Maximum;
 
-/// Gives every Sandbox a pod that already runs.
+/// Pilotlight's central programs.
 #[derive(Clone, Debug, Parser)]
 #[command(version)]
+pub enum Program {
+    /// Gives every Sandbox of llmsafespace.dev a pod that already runs.
+    Schedule(Box<Args>),
+    /// Gives every Sandbox of agents.x-k8s.io a pod of its name, and converts between the versions of that API.
+    Agents(Box<AgentsArgs>),
+}
+
+impl Program {
+    /// How its log lines are written.
+    pub fn log_format(&self) -> LogFormat {
+        match self {
+            Self::Schedule(args) => args.log_format,
+            Self::Agents(args) => args.log_format,
+        }
+    }
+}
+
+/// Arguments of the controller of agents.x-k8s.io.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct AgentsArgs {
+    /// Namespace of its own objects.
+    #[arg(long, env = "POD_NAMESPACE")]
+    pub namespace: String,
+    /// Name of this replica in the Lease.
+    #[arg(long, env = "POD_NAME")]
+    pub identity: String,
+    /// Address of the conversion webhook.
+    #[arg(
+        long,
+        env = "PILOTLIGHT_WEBHOOK_ADDRESS",
+        default_value = "0.0.0.0:9443"
+    )]
+    pub webhook_address: SocketAddr,
+    /// Address of metrics and health.
+    #[arg(long, env = "PILOTLIGHT_HTTP_ADDRESS", default_value = "0.0.0.0:9090")]
+    pub http_address: SocketAddr,
+    /// Name of the Service that the API server asks for conversions.
+    #[arg(
+        long,
+        env = "PILOTLIGHT_WEBHOOK_SERVICE",
+        default_value = "pilotlight-agents"
+    )]
+    pub webhook_service: String,
+    /// Secret that keeps the key of the webhook's certificate authority.
+    #[arg(
+        long,
+        env = "PILOTLIGHT_CA_SECRET",
+        default_value = "pilotlight-agents-ca"
+    )]
+    pub ca_secret: String,
+    /// Lease that decides which replica acts.
+    #[arg(
+        long,
+        env = "PILOTLIGHT_LEASE_NAME",
+        default_value = "pilotlight-agents"
+    )]
+    pub lease_name: String,
+    /// Seconds after which a silent leader is replaced.
+    #[arg(long, env = "PILOTLIGHT_LEASE_DURATION_SECONDS", default_value_t = 6, value_parser = clap::value_parser!(u32).range(2..=60))]
+    pub lease_duration_seconds: u32,
+    /// DNS domain of the cluster.
+    #[arg(
+        long,
+        env = "PILOTLIGHT_CLUSTER_DOMAIN",
+        default_value = "cluster.local"
+    )]
+    pub cluster_domain: String,
+    /// How log lines are written.
+    #[arg(long, env = "PILOTLIGHT_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+/// Arguments of the scheduler.
+#[derive(Clone, Debug, ClapArgs)]
 pub struct Args {
     /// Namespace of the scheduler's own objects.
     #[arg(long, env = "POD_NAMESPACE")]

@@ -9,10 +9,9 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
-
-use crate::metrics::Metrics;
 
 /// Time for a client to send its headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,7 +19,11 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_CONNECTIONS: usize = 64;
 
 /// Serves for ever. `ready` is true once the caches are filled and the stream is served.
-pub async fn run(listener: TcpListener, metrics: Arc<Metrics>, ready: watch::Receiver<bool>) {
+pub async fn run(
+    listener: TcpListener,
+    metrics: Arc<impl AsRef<Registry> + Send + Sync + 'static>,
+    ready: watch::Receiver<bool>,
+) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
@@ -33,7 +36,7 @@ pub async fn run(listener: TcpListener, metrics: Arc<Metrics>, ready: watch::Rec
         let (metrics, ready) = (Arc::clone(&metrics), ready.clone());
         tokio::spawn(async move {
             let service = hyper::service::service_fn(|request: Request<Incoming>| {
-                let answer = answer(request.uri().path(), &metrics, *ready.borrow());
+                let answer = answer(request.uri().path(), (*metrics).as_ref(), *ready.borrow());
                 async move { Ok::<_, Infallible>(answer) }
             });
             let result = hyper::server::conn::http1::Builder::new()
@@ -49,7 +52,7 @@ pub async fn run(listener: TcpListener, metrics: Arc<Metrics>, ready: watch::Rec
     }
 }
 
-fn answer(path: &str, metrics: &Metrics, ready: bool) -> Response<Full<Bytes>> {
+fn answer(path: &str, metrics: &Registry, ready: bool) -> Response<Full<Bytes>> {
     let (status, text) = match path {
         "/healthz" => (StatusCode::OK, "ok\n".to_owned()),
         "/readyz" if ready => (StatusCode::OK, "ok\n".to_owned()),
@@ -59,7 +62,7 @@ fn answer(path: &str, metrics: &Metrics, ready: bool) -> Response<Full<Bytes>> {
         ),
         "/metrics" => {
             let mut text = String::new();
-            match prometheus_client::encoding::text::encode(&mut text, &metrics.registry) {
+            match prometheus_client::encoding::text::encode(&mut text, metrics) {
                 Ok(()) => (StatusCode::OK, text),
                 Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
             }

@@ -4,6 +4,7 @@
 //! writes. `stream` serves the node agents from the index of every replica; `lease` decides which replica acts.
 
 pub mod action;
+pub mod agents;
 pub mod apply;
 pub mod args;
 pub mod decide;

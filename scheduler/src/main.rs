@@ -1,7 +1,8 @@
 //! `pilotlight-scheduler`: see the library of this crate.
 
 use clap::Parser;
-use pilotlight_scheduler::args::{Args, LogFormat};
+use pilotlight_scheduler::args::{LogFormat, Program};
+use pilotlight_scheduler::{agents, run};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> anyhow::Result<()> {
@@ -9,17 +10,20 @@ fn main() -> anyhow::Result<()> {
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("a TLS provider was installed before"))?;
-    let args = Args::parse();
+    let program = Program::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    match args.log_format {
+    match program.log_format() {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?
-        .block_on(pilotlight_scheduler::run::run(args))
+        .build()?;
+    match program {
+        Program::Schedule(args) => runtime.block_on(run::run(*args)),
+        Program::Agents(args) => runtime.block_on(agents::run(*args)),
+    }
 }

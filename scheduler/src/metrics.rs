@@ -129,6 +129,12 @@ impl Default for Metrics {
     }
 }
 
+impl AsRef<Registry> for Metrics {
+    fn as_ref(&self) -> &Registry {
+        &self.registry
+    }
+}
+
 impl Metrics {
     fn register(&mut self, name: &'static str, help: &str, metric: impl Metric) {
         self.names.push(name);

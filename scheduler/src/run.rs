@@ -59,10 +59,11 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         client: cold.clone(),
         namespace: args.namespace.clone(),
         secret: args.ca_secret.clone(),
-        config_map: args.ca_config_map.clone(),
+        config_map: Some(args.ca_config_map.clone()),
+        authority_name: "pilotlight node stream CA",
         server_name: args.stream_server_name.clone(),
     };
-    let acceptor = identity.acceptor().await?;
+    let (acceptor, _) = identity.acceptor().await?;
     let stream_listener = TcpListener::bind(args.stream_address)
         .await
         .context("stream address")?;
@@ -172,7 +173,7 @@ fn settings(args: &Args) -> Settings {
 }
 
 /// A replica stands for election only once it knows the world.
-async fn wait_then_elect(
+pub(crate) async fn wait_then_elect(
     elector: Elector,
     mut synced: watch::Receiver<bool>,
     leading: watch::Sender<bool>,

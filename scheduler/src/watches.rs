@@ -28,26 +28,27 @@ pub async fn run(client: Client, namespace: String, inputs: mpsc::Sender<Input>)
     let ours = || watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
     let seccomp = watcher::Config::default().labels(&format!("{SECCOMP_LABEL}=true"));
     tokio::select! {
-        () = watch::<Sandbox, _>(Api::all(client.clone()), all(), Into::into, Input::Sandbox, inputs.clone()) => {}
-        () = watch::<WarmPod, _>(Api::all(client.clone()), all(), Into::into, Input::WarmPod, inputs.clone()) => {}
-        () = watch::<WarmPool, _>(Api::all(client.clone()), all(), Into::into, Input::Pool, inputs.clone()) => {}
-        () = watch::<SandboxProfile, _>(Api::all(client.clone()), all(), Into::into, Input::Profile, inputs.clone()) => {}
-        () = watch::<RuntimeEnvironment, _>(Api::all(client.clone()), all(), Into::into, Input::Runtime, inputs.clone()) => {}
-        () = watch::<Pod, PodView>(Api::all(client.clone()), ours(), Into::into, Input::Pod, inputs.clone()) => {}
-        () = watch::<PersistentVolumeClaim, _>(Api::all(client.clone()), ours(), Into::into, Input::Volume, inputs.clone()) => {}
-        () = watch::<PartialObjectMeta<RuntimeClass>, RuntimeClassView>(Api::all(client.clone()), all(), Into::into, Input::RuntimeClass, inputs.clone()) => {}
-        () = watch::<ConfigMap, SeccompMapView>(Api::namespaced(client.clone(), &namespace), seccomp, Into::into, Input::SeccompMap, inputs.clone()) => {}
+        () = watch::<Sandbox, _, _>(Api::all(client.clone()), all(), Into::into, Input::Sandbox, inputs.clone()) => {}
+        () = watch::<WarmPod, _, _>(Api::all(client.clone()), all(), Into::into, Input::WarmPod, inputs.clone()) => {}
+        () = watch::<WarmPool, _, _>(Api::all(client.clone()), all(), Into::into, Input::Pool, inputs.clone()) => {}
+        () = watch::<SandboxProfile, _, _>(Api::all(client.clone()), all(), Into::into, Input::Profile, inputs.clone()) => {}
+        () = watch::<RuntimeEnvironment, _, _>(Api::all(client.clone()), all(), Into::into, Input::Runtime, inputs.clone()) => {}
+        () = watch::<Pod, PodView, _>(Api::all(client.clone()), ours(), Into::into, Input::Pod, inputs.clone()) => {}
+        () = watch::<PersistentVolumeClaim, _, _>(Api::all(client.clone()), ours(), Into::into, Input::Volume, inputs.clone()) => {}
+        () = watch::<PartialObjectMeta<RuntimeClass>, RuntimeClassView, _>(Api::all(client.clone()), all(), Into::into, Input::RuntimeClass, inputs.clone()) => {}
+        () = watch::<ConfigMap, SeccompMapView, _>(Api::namespaced(client.clone(), &namespace), seccomp, Into::into, Input::SeccompMap, inputs.clone()) => {}
         // Nodes change every few seconds; of their metadata alone, nothing but labels matters here.
-        () = watch::<PartialObjectMeta<Node>, NodeView>(Api::all(client), all(), Into::into, Input::Node, inputs) => {}
+        () = watch::<PartialObjectMeta<Node>, NodeView, _>(Api::all(client), all(), Into::into, Input::Node, inputs) => {}
     }
 }
 
-async fn watch<K, V>(
+/// Watches one kind; ends when nobody takes inputs any more. Also called by [`crate::agents`].
+pub(crate) async fn watch<K, V, I>(
     api: Api<DeserializeGuard<K>>,
     config: watcher::Config,
     view: fn(K) -> V,
-    input: fn(Change<V>) -> Input,
-    inputs: mpsc::Sender<Input>,
+    input: fn(Change<V>) -> I,
+    inputs: mpsc::Sender<I>,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     V: View + Send + 'static,

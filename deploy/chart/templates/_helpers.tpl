@@ -17,6 +17,11 @@
 {{ include "pilotlight.fullname" . }}-node-agent
 {{- end -}}
 
+{{/* The controller of agents.x-k8s.io. */}}
+{{- define "pilotlight.agents" -}}
+{{ include "pilotlight.fullname" . }}-agents
+{{- end -}}
+
 {{/* The Secret and the ConfigMap of the node stream's CA. */}}
 {{- define "pilotlight.ca" -}}
 {{ include "pilotlight.fullname" . }}-ca

@@ -6,13 +6,13 @@ mod preload;
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, Capabilities, Container, EmptyDirVolumeSource, NodeAffinity, NodeSelector,
-    NodeSelectorRequirement, NodeSelectorTerm, PersistentVolumeClaimVolumeSource, Pod,
-    PodReadinessGate, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
-    SecurityContext, Toleration, Volume, VolumeMount,
+    Affinity, Container, EmptyDirVolumeSource, NodeAffinity, NodeSelector, NodeSelectorRequirement,
+    NodeSelectorTerm, PersistentVolumeClaimVolumeSource, Pod, PodReadinessGate, PodSpec,
+    ResourceRequirements, SeccompProfile, Toleration, Volume, VolumeMount,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use pilotlight_common::baseline;
 use pilotlight_common::kinds::{GROUP, VERSION};
 use pilotlight_common::names::{
     AGENT_READY, AGENT_READY_LABEL, CONTAINER, IMAGE_LABEL, MANAGED_BY, MANAGED_BY_LABEL,
@@ -150,31 +150,18 @@ fn spec(plan: &PodPlan<'_>, overcommit: Overcommit) -> PodSpec {
             .map(tolerate_briefly)
             .to_vec(),
         ),
-        security_context: Some(PodSecurityContext {
-            run_as_non_root: Some(true),
-            run_as_user: Some(template.run_as_user),
-            run_as_group: Some(template.run_as_group),
-            fs_group: Some(template.run_as_group),
-            fs_group_change_policy: Some("OnRootMismatch".into()),
-            seccomp_profile: Some(seccomp(template)),
-            ..PodSecurityContext::default()
-        }),
+        security_context: Some(baseline::pod(
+            template.run_as_user,
+            template.run_as_group,
+            seccomp(template),
+        )),
         containers: vec![Container {
             name: CONTAINER.into(),
             image: Some(template.image.clone()),
             command: (!template.command.is_empty()).then(|| template.command.clone()),
             resources: Some(resources(template, overcommit)),
             volume_mounts: (!mounts.is_empty()).then_some(mounts),
-            security_context: Some(SecurityContext {
-                allow_privilege_escalation: Some(false),
-                privileged: Some(false),
-                read_only_root_filesystem: Some(template.read_only_root),
-                capabilities: Some(Capabilities {
-                    add: None,
-                    drop: Some(vec!["ALL".into()]),
-                }),
-                ..SecurityContext::default()
-            }),
+            security_context: Some(baseline::container(template.read_only_root)),
             ..Container::default()
         }],
         volumes: (!volumes.is_empty()).then_some(volumes),
@@ -184,10 +171,7 @@ fn spec(plan: &PodPlan<'_>, overcommit: Overcommit) -> PodSpec {
 
 fn seccomp(template: &PodTemplate) -> SeccompProfile {
     match &template.seccomp {
-        None => SeccompProfile {
-            type_: "RuntimeDefault".into(),
-            localhost_profile: None,
-        },
+        None => baseline::runtime_default(),
         Some(file) => SeccompProfile {
             type_: "Localhost".into(),
             localhost_profile: Some(format!("{SECCOMP_FOLDER}/{file}")),

@@ -1,4 +1,4 @@
-//! The certificate authority of the node stream, and this replica's certificate.
+//! The certificate authority of the node stream or of the webhook, and this replica's certificate.
 //!
 //! The first replica makes the authority and keeps it in a Secret that the chart created empty; the write carries
 //! the resourceVersion, so of several replicas one wins and the others read what it wrote. Agents trust what
@@ -64,17 +64,21 @@ pub struct ServerIdentity {
     pub namespace: String,
     /// Name of the Secret.
     pub secret: String,
-    /// Name of the ConfigMap.
-    pub config_map: String,
-    /// Name that agents expect.
+    /// Name of the ConfigMap that shows the authority, where somebody reads it there.
+    pub config_map: Option<String>,
+    /// What the authority calls itself.
+    pub authority_name: &'static str,
+    /// Name that clients expect.
     pub server_name: String,
 }
 
 impl ServerIdentity {
-    /// Loads or makes the authority, shows it to agents, and issues this replica's certificate.
-    pub async fn acceptor(&self) -> Result<TlsAcceptor, CaError> {
+    /// Loads or makes the authority, shows it, and issues this replica's certificate. The authority's own comes with it, in PEM.
+    pub async fn acceptor(&self) -> Result<(TlsAcceptor, String), CaError> {
         let (cert_pem, key_pem) = self.authority().await?;
-        self.publish(&cert_pem).await?;
+        if let Some(config_map) = &self.config_map {
+            self.publish(config_map, &cert_pem).await?;
+        }
         let ca_key = KeyPair::from_pem(&key_pem)?;
         let issuer = Issuer::from_ca_cert_pem(&cert_pem, ca_key)?;
         let key = KeyPair::generate()?;
@@ -91,7 +95,7 @@ impl ServerIdentity {
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(TlsAcceptor::from(Arc::new(config)))
+        Ok((TlsAcceptor::from(Arc::new(config)), cert_pem))
     }
 
     /// Certificate and key of the authority, in PEM.
@@ -107,7 +111,7 @@ impl ServerIdentity {
                 return Ok(pair);
             }
             let key = KeyPair::generate()?;
-            let mut params = params("pilotlight node stream CA", CA_LIFETIME, vec![])?;
+            let mut params = params(self.authority_name, CA_LIFETIME, vec![])?;
             params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
             let certificate = params.self_signed(&key)?;
@@ -150,16 +154,16 @@ impl ServerIdentity {
         Ok(Some((cert, key)))
     }
 
-    async fn publish(&self, cert_pem: &str) -> Result<(), CaError> {
+    async fn publish(&self, config_map: &str, cert_pem: &str) -> Result<(), CaError> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), &self.namespace);
         let params = PatchParams {
             field_manager: Some(SCHEDULER_MANAGER.to_owned()),
             ..PatchParams::default()
         };
         let patch = Patch::Merge(json!({ "data": { CA_KEY: cert_pem } }));
-        api.patch(&self.config_map, &params, &patch)
+        api.patch(config_map, &params, &patch)
             .await
-            .map_err(|e| api_error(format!("ConfigMap {}", self.config_map), e))?;
+            .map_err(|e| api_error(format!("ConfigMap {config_map}"), e))?;
         Ok(())
     }
 }

@@ -88,7 +88,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    fn of<K: Resource>(object: &K) -> Self {
+    pub(crate) fn of<K: Resource>(object: &K) -> Self {
         Self {
             key: Key::of(object),
             uid: object.uid().unwrap_or_default(),

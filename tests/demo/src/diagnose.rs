@@ -4,7 +4,7 @@ use crate::{Installation, NAMESPACE, run};
 
 /// Pods, events and the last words of every container.
 pub(crate) fn installation(installation: &Installation) -> String {
-    let sections: [(&str, &[&str]); 5] = [
+    let sections: [(&str, &[&str]); 6] = [
         ("pods", &["get", "pods", "-o", "wide"]),
         ("events", &["get", "events", "--sort-by=.lastTimestamp"]),
         (
@@ -13,6 +13,16 @@ pub(crate) fn installation(installation: &Installation) -> String {
                 "logs",
                 "-l",
                 "app.kubernetes.io/component=scheduler",
+                "--prefix",
+                "--tail=20",
+            ],
+        ),
+        (
+            "controller of agents.x-k8s.io",
+            &[
+                "logs",
+                "-l",
+                "app.kubernetes.io/component=agents",
                 "--prefix",
                 "--tail=20",
             ],

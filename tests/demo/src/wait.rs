@@ -24,6 +24,10 @@ pub(crate) fn until_ready(installation: &Installation) -> Result<()> {
     let rollout = |object: &'static str| ["-n", NAMESPACE, "rollout", "status", object, LIMIT];
     wait("the scheduler", &rollout("deployment/pilotlight-scheduler"))?;
     wait(
+        "the controller of agents.x-k8s.io",
+        &rollout("deployment/pilotlight-agents"),
+    )?;
+    wait(
         "the node agents",
         &rollout("daemonset/pilotlight-node-agent"),
     )?;
