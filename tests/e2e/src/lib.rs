@@ -4,6 +4,7 @@
 //! The tests are in `tests/suite`. Two at a time are what two cores and two small nodes can bear: run them with
 //! `cargo test -p pilotlight-e2e -- --test-threads=2`. Those whose faults would disturb others wait until they are alone.
 
+pub mod agents;
 pub mod attempt;
 pub mod environment;
 pub mod faults;

@@ -1,6 +1,7 @@
 //! The end-to-end suite, on a real cluster. One binary, so that the installation is made once.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // Times and what was left out are for people to read.
 
+mod agents;
 mod alone;
 mod assignment;
 mod auth;

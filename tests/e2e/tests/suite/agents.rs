@@ -1,0 +1,7 @@
+//! Sandboxes of `agents.x-k8s.io`.
+
+mod conflicts;
+mod lives;
+mod manifest;
+mod security;
+mod versions;
