@@ -54,9 +54,10 @@ mod tests {
             "ValidatingAdmissionPolicyBinding",
         ];
         for (values, count) in [
-            (&[][..], 54),
-            (&["--values", EVERY_OPTION], 50),
-            (&["--set", "fullnameOverride=other"], 54),
+            (&[][..], 70),
+            (&["--values", EVERY_OPTION], 66),
+            (&["--set", "fullnameOverride=other"], 70),
+            (&["--set", "agents.enabled=false"], 54),
         ] {
             let objects = render(values);
             assert_eq!(objects.len(), count, "{values:?}");
@@ -128,7 +129,8 @@ mod tests {
         assert!(
             !objects
                 .iter()
-                .any(|object| object["kind"] == "PodDisruptionBudget")
+                .any(|object| object["kind"] == "PodDisruptionBudget"
+                    && object["metadata"]["name"] == "pilotlight-scheduler")
         );
     }
 
@@ -450,12 +452,33 @@ mod tests {
                 "llmsafespace.dev/sandboxes/status: patch",
             ],
         );
+        assert_rights(
+            find(&objects, "ClusterRole", "pilotlight-agents"),
+            &[
+                "agents.x-k8s.io/sandboxes: delete get list watch",
+                "agents.x-k8s.io/sandboxes/status: patch",
+                "agents.x-k8s.io/sandboxes/finalizers: update",
+                "/pods: create delete get list patch watch",
+                "/services: create delete get list patch watch",
+                "/persistentvolumeclaims: create get list patch watch",
+                "events.k8s.io/events: create patch",
+                "apiextensions.k8s.io/customresourcedefinitions[sandboxes.agents.x-k8s.io]: get list patch watch",
+            ],
+        );
+        assert_rights(
+            find(&objects, "Role", "pilotlight-agents"),
+            &[
+                "coordination.k8s.io/leases: create",
+                "coordination.k8s.io/leases[pilotlight-agents]: get patch update",
+                "/secrets[pilotlight-agents-ca]: get update",
+            ],
+        );
         let roles = objects.iter().filter(|object| {
             object["kind"]
                 .as_str()
                 .is_some_and(|kind| kind.ends_with("Role"))
         });
-        assert_eq!(roles.count(), 3, "a role that this test does not know");
+        assert_eq!(roles.count(), 5, "a role that this test does not know");
     }
 
     #[test]
@@ -492,8 +515,15 @@ mod tests {
 
     #[test]
     fn the_crds_are_the_generated_ones_and_stay_at_uninstall() {
-        let generated = std::fs::read_to_string(chart().join("generated/crds.yaml")).unwrap();
-        let generated: Vec<Value> = generated.split("\n---\n").skip(1).map(yaml).collect();
+        let read = |file| std::fs::read_to_string(chart().join("generated").join(file)).unwrap();
+        let all = [read("crds.yaml"), read("agents-crd.yaml")].map(|text| {
+            text.replace("RELEASE-NAMESPACE", NAMESPACE)
+                .replace("WEBHOOK-SERVICE", "pilotlight-agents")
+        });
+        let generated: Vec<Value> = all
+            .iter()
+            .flat_map(|text| text.split("\n---\n").skip(1).map(yaml))
+            .collect();
         let mut rendered: Vec<Value> = render(&[])
             .into_iter()
             .filter(|object| object["kind"] == "CustomResourceDefinition")
@@ -505,7 +535,7 @@ mod tests {
                 Some(json!({"helm.sh/resource-policy": "keep"}))
             );
         }
-        assert_eq!(rendered.len(), 5);
+        assert_eq!(rendered.len(), 6);
         for crd in &generated {
             assert!(rendered.contains(crd), "{}", crd["metadata"]["name"]);
         }
