@@ -55,7 +55,7 @@ mod tests {
         ];
         for (values, count) in [
             (&[][..], 70),
-            (&["--values", EVERY_OPTION], 66),
+            (&["--values", EVERY_OPTION], 65),
             (&["--set", "fullnameOverride=other"], 70),
             (&["--set", "agents.enabled=false"], 54),
         ] {
