@@ -6,18 +6,32 @@
 // The workspace allows this in tests; clippy does not count the functions tests share.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use pilotlight_cluster::cargo;
 
+/// What reads the inputs, and is told apart by what they make it do. The rest, a Kubernetes client among it, is only there: measured as
+/// well, it would take as long to build as everything else in the tests together.
+const MEASURED: [&str; 8] = [
+    "pilotlight_node_agent",
+    "pilotlight_seccomp",
+    "hickory_proto",
+    "serde_json",
+    "serde_core",
+    "tokio_util",
+    "bytes",
+    "memchr",
+];
 /// What `cargo fuzz` gives the compiler, but for the sanitizer. One code unit: the coverage pass keeps functions from
 /// being inlined across units.
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Cllvm-args=-sanitizer-coverage-stack-depth \
-    -Ccodegen-units=1 --cfg fuzzing";
+    -Ccodegen-units=1";
 /// Bytes of the largest input; the kernel's files and the frames that matter are smaller.
 const LARGEST: &str = "-max_len=8192";
 /// Seconds of one input, and MiB: more is a finding. A quiet one takes microseconds and some 50 MiB.
@@ -41,6 +55,36 @@ fn machine() -> String {
     host.expect("rustc names its host").to_owned()
 }
 
+/// A compiler that gives [`FLAGS`] to what is [`MEASURED`] and to the targets themselves.
+fn compiler() -> PathBuf {
+    let targets = std::fs::read_dir(here().join("fuzz_targets")).unwrap();
+    let targets = targets.map(|file| {
+        let path = file.unwrap().path();
+        path.file_stem().unwrap().to_str().unwrap().to_owned()
+    });
+    let measured: Vec<String> = MEASURED
+        .map(str::to_owned)
+        .into_iter()
+        .chain(targets)
+        .collect();
+    // Cargo calls it with the compiler before its arguments, of which `--crate-name NAME` are the first; `--target` is among them but for
+    // build scripts and macros, and what those are built from.
+    let script = format!(
+        "#!/bin/sh\ncase \"$3 $*\" in\n{} exec \"$@\" {FLAGS} ;;\n*) exec \"$@\" ;;\nesac\n",
+        measured
+            .iter()
+            .map(|name| format!("\"{name} \"*\" --target \"*"))
+            .collect::<Vec<_>>()
+            .join("|")
+            + ")"
+    );
+    let path = folder().join("compiler.sh");
+    std::fs::create_dir_all(folder()).unwrap();
+    std::fs::write(&path, script).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
 /// Builds all targets, once; the folder of the programs.
 fn built() -> &'static Path {
     static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
@@ -51,7 +95,9 @@ fn built() -> &'static Path {
         build.args(["--target", &machine, "--target-dir"]);
         build.arg(folder()).arg("--manifest-path");
         build.arg(here().join("Cargo.toml"));
-        build.env("RUSTFLAGS", FLAGS).stdin(Stdio::null());
+        build.env("RUSTC_WRAPPER", compiler());
+        // As `cargo fuzz` has it, for crates that ask.
+        build.env("RUSTFLAGS", "--cfg fuzzing").stdin(Stdio::null());
         assert!(
             build.status().unwrap().success(),
             "the targets do not build"

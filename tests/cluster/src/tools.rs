@@ -266,6 +266,9 @@ impl Module {
             .args(self.packages);
         // No libc: the same programs run on the host and in any root folder.
         build.current_dir(source.path()).env("CGO_ENABLED", "0");
+        // A compiler of one package ends before its garbage is in the way: without collecting it, a build takes two thirds of the time
+        // (etcd: 50 s for 80), and a gigabyte more.
+        build.env("GOGC", "400");
         thread::scope(|scope| {
             let running = scope.spawn(|| run(&mut build));
             let started = std::time::Instant::now();
