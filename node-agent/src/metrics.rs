@@ -64,6 +64,8 @@ pub struct Metrics {
     host_errors: Counter,
     cpu_seconds: Counter<f64, AtomicU64>,
     memory: Gauge<i64, AtomicI64>,
+    agents_cpu_seconds: Counter<f64, AtomicU64>,
+    agents_memory: Gauge<i64, AtomicI64>,
     pods: Gauge<i64, AtomicI64>,
     prepared: Gauge<i64, AtomicI64>,
     assignments: Gauge<i64, AtomicI64>,
@@ -89,6 +91,8 @@ impl Default for Metrics {
             host_errors: Counter::default(),
             cpu_seconds: Counter::default(),
             memory: Gauge::default(),
+            agents_cpu_seconds: Counter::default(),
+            agents_memory: Gauge::default(),
             pods: Gauge::default(),
             prepared: Gauge::default(),
             assignments: Gauge::default(),
@@ -155,6 +159,18 @@ impl Metrics {
             "Working set of all managed pods of the node",
             Unit::Bytes,
             self.memory.clone(),
+        );
+        r.register_with_unit(
+            "agents_cpu",
+            "CPU time of the node's pods of agents.x-k8s.io since the agent started",
+            Unit::Seconds,
+            self.agents_cpu_seconds.clone(),
+        );
+        r.register_with_unit(
+            "agents_memory_working_set",
+            "Working set of the node's pods of agents.x-k8s.io",
+            Unit::Bytes,
+            self.agents_memory.clone(),
         );
         r.register("pods", "Managed pods of the node", self.pods.clone());
         r.register(
@@ -242,10 +258,11 @@ impl Metrics {
         self.host_errors.inc();
     }
 
-    /// Sandboxes used so much CPU time more.
-    pub fn used_cpu(&self, micros: u64) {
-        self.cpu_seconds
-            .inc_by(std::time::Duration::from_micros(micros).as_secs_f64());
+    /// Sandboxes of both APIs used so much CPU time more, in microseconds.
+    pub fn used_cpu(&self, sandboxes: u64, agents: u64) {
+        let seconds = |micros| std::time::Duration::from_micros(micros).as_secs_f64();
+        self.cpu_seconds.inc_by(seconds(sandboxes));
+        self.agents_cpu_seconds.inc_by(seconds(agents));
     }
 
     /// How things stand.
@@ -257,6 +274,8 @@ impl Metrics {
         self.replicas.set(number(summary.replicas));
         self.memory
             .set(i64::try_from(summary.memory_bytes).unwrap_or(i64::MAX));
+        self.agents_memory
+            .set(i64::try_from(summary.agents_memory_bytes).unwrap_or(i64::MAX));
         self.armed.set(number(summary.armed));
         for (direction, packets) in [
             ("out", summary.network_refused_out),
@@ -355,13 +374,14 @@ mod tests {
         metrics.published(std::time::Duration::from_millis(4));
         metrics.refused(AgentRefusal::PodGone);
         metrics.wrote("sandbox", "ok");
-        metrics.used_cpu(1_500_000);
+        metrics.used_cpu(1_500_000, 500_000);
         let text = metrics.text();
         for line in [
             "pilotlight_agent_publish_seconds_bucket{le=\"0.005\"} 1",
             "pilotlight_agent_refusals_total{reason=\"PodGone\"} 1",
             "pilotlight_agent_writes_total{kind=\"sandbox\",result=\"ok\"} 1",
             "pilotlight_agent_sandbox_cpu_seconds_total 1.5",
+            "pilotlight_agent_agents_cpu_seconds_total 0.5",
             "pilotlight_agent_sandbox_memory_working_set_bytes 0",
             "pilotlight_agent_prepared_pods 0",
         ] {

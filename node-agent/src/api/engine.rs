@@ -182,7 +182,7 @@ impl<H: Host> Engine<H> {
                 tracing::info!(reason = reason.as_str(), "refused an assignment");
                 metrics.refused(reason);
             }
-            Action::CountCpu(micros) => metrics.used_cpu(micros),
+            Action::CountCpu { sandboxes, agents } => metrics.used_cpu(sandboxes, agents),
         }
     }
 }

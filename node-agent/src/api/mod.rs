@@ -90,10 +90,16 @@ pub async fn run(args: ApiArgs) -> anyhow::Result<()> {
         engine.run(events).await;
         "the engine"
     });
+    let (agents_client, agents_node) = (client.clone(), node.clone());
     let (watch_sender, watch_metrics) = (sender.clone(), Arc::clone(&metrics));
     tasks.spawn(async move {
         watch::run(client, node, watch_sender, watch_metrics).await;
         "the pod watch"
+    });
+    let (watch_sender, watch_metrics) = (sender.clone(), Arc::clone(&metrics));
+    tasks.spawn(async move {
+        watch::run_agents(agents_client, agents_node, watch_sender, watch_metrics).await;
+        "the watch of agents.x-k8s.io pods"
     });
     let stream = stream::Streams::new(&args, sender.clone(), reports, Arc::clone(&metrics));
     tasks.spawn(async move {

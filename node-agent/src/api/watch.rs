@@ -1,6 +1,7 @@
-//! The watch on the node's own managed pods. Started by [`super::run`]; feeds [`super::engine`].
+//! The watches on the node's own pods: the managed ones, and of those of agents.x-k8s.io that they are there. Started by [`super::run`]; feed
+//! [`super::engine`].
 //!
-//! Only pods by `spec.nodeName` cost the API server nothing per watcher, so this is the only watch the agent has.
+//! Only pods by `spec.nodeName` cost the API server nothing per watcher, so the agent watches nothing else.
 
 use std::collections::BTreeSet;
 use std::pin::pin;
@@ -9,11 +10,12 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
+use pilotlight_common::agents::names::NAME_HASH_LABEL;
 use pilotlight_common::names::{MANAGED_BY, MANAGED_BY_LABEL};
 use rand::RngExt;
 use tokio::sync::mpsc;
@@ -88,6 +90,52 @@ pub async fn run(client: Client, node: String, events: mpsc::Sender<Event>, metr
                     Err(invalid) => invalid.metadata,
                 };
                 gone(metadata.uid)
+            }
+        };
+        let Some(event) = event else {
+            continue;
+        };
+        if events.send(event).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Watches the pods of agents.x-k8s.io until the process ends: what they use is told in the metrics.
+pub async fn run_agents(
+    client: Client,
+    node: String,
+    events: mpsc::Sender<Event>,
+    metrics: Arc<Metrics>,
+) {
+    let pods: Api<PartialObjectMeta<Pod>> = Api::all(client);
+    let config = watcher::Config::default()
+        .fields(&format!("spec.nodeName={node}"))
+        .labels(NAME_HASH_LABEL)
+        .page_size(PAGE);
+    let mut stream = pin!(watcher(pods, config).backoff(Pauses(FIRST_PAUSE)));
+    let mut listed = BTreeSet::new();
+    let uid = |pod: PartialObjectMeta<Pod>| PodUid::try_from(pod.metadata.uid?).ok();
+    while let Some(event) = stream.next().await {
+        let event = match event {
+            Ok(watcher::Event::Init) => {
+                listed.clear();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(pod)) => {
+                let uid = uid(pod);
+                listed.extend(uid.clone());
+                uid.map(Event::AgentsPod)
+            }
+            Ok(watcher::Event::InitDone) => {
+                Some(Event::AgentsPodsListed(std::mem::take(&mut listed)))
+            }
+            Ok(watcher::Event::Apply(pod)) => uid(pod).map(Event::AgentsPod),
+            Ok(watcher::Event::Delete(pod)) => uid(pod).map(Event::AgentsPodGone),
+            Err(error) => {
+                metrics.watch_failed();
+                tracing::warn!(%error, "the watch of agents.x-k8s.io pods failed; it goes on");
+                continue;
             }
         };
         let Some(event) = event else {

@@ -38,7 +38,7 @@ use assignments::{Assignments, Stage};
 use backoff::{Lane, about, backoff, spread};
 use pods::Pod;
 use profiles::Profiles;
-use usage::WRITE_INTERVAL;
+use usage::{UsageTrack, WRITE_INTERVAL};
 
 /// An assignment decided longer ago than this may have been published by another life of this agent: look before writing.
 /// Where the node's clock is ahead of the scheduler's that costs a read and nothing else.
@@ -71,6 +71,8 @@ struct Host {
 pub struct State {
     pods: BTreeMap<PodUid, Pod>,
     by_name: BTreeMap<(String, String), PodUid>,
+    /// Pods of Sandboxes of agents.x-k8s.io: nothing is done for them but that what they use is told.
+    agents: BTreeMap<PodUid, UsageTrack>,
     assignments: Assignments,
     host: Host,
     profiles: Profiles,
@@ -145,6 +147,7 @@ impl State {
             network_dropped_in: self.networks.dropped_in,
             profiles_refused: self.profiles.refused().count(),
             memory_bytes: self.pods.values().map(|p| p.usage.memory_bytes()).sum(),
+            agents_memory_bytes: self.agents.values().map(UsageTrack::memory_bytes).sum(),
             busy: self.assignments.busy(),
         }
     }
@@ -166,6 +169,13 @@ impl State {
                 }
                 self.listed = true;
             }
+            Event::AgentsPod(uid) => {
+                self.agents.entry(uid).or_default();
+            }
+            Event::AgentsPodGone(uid) => {
+                self.agents.remove(&uid);
+            }
+            Event::AgentsPodsListed(uids) => self.agents.retain(|uid, _| uids.contains(uid)),
             Event::Stream(replica, message) => self.heard(replica, message, now),
             Event::Disconnected(replica) => self.assignments.disconnected(replica),
             Event::Forgotten(replica) => {
@@ -185,13 +195,15 @@ impl State {
             Event::Sampled(result) => {
                 self.host.sampling = false;
                 if let Some(samples) = self.host_answered(result, time) {
-                    let mut cpu: u64 = 0;
+                    let (mut sandboxes, mut agents) = (0_u64, 0_u64);
                     for sample in samples {
                         if let Some(pod) = self.pods.get_mut(&sample.uid) {
-                            cpu = cpu.saturating_add(pod.usage.observe(&sample));
+                            sandboxes = sandboxes.saturating_add(pod.usage.observe(&sample));
+                        } else if let Some(track) = self.agents.get_mut(&sample.uid) {
+                            agents = agents.saturating_add(track.observe(&sample));
                         }
                     }
-                    actions.push(Action::CountCpu(cpu));
+                    actions.push(Action::CountCpu { sandboxes, agents });
                 }
             }
             Event::ProfileInstalled(profile, result) => {

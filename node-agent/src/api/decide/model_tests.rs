@@ -436,7 +436,7 @@ impl World {
             | Action::TellRefusedProfile(..)
             | Action::CountPublished(_)
             | Action::CountRefused(_)
-            | Action::CountCpu(_) => return,
+            | Action::CountCpu { .. } => return,
         };
         self.event(event);
     }
@@ -467,7 +467,7 @@ proptest! {
             for action in std::mem::take(&mut world.pending) {
                 world.answer(action, Luck::Good);
             }
-            if world.pending.iter().all(|a| matches!(a, Action::CountCpu(_))) {
+            if world.pending.iter().all(|a| matches!(a, Action::CountCpu { .. })) {
                 world.time = world.time.max(world.state.wake());
                 world.event(Event::Wake);
             }

@@ -128,7 +128,8 @@ impl State {
         if !self.host.sampling && self.due(self.host.sample_at.max(not_before), now) {
             self.host.sampling = true;
             self.host.sample_at = now + SAMPLE_INTERVAL;
-            actions.push(Action::Sample(self.pods.keys().cloned().collect()));
+            let pods = self.pods.keys().chain(self.agents.keys());
+            actions.push(Action::Sample(pods.cloned().collect()));
         }
         let pods = &self.pods;
         let named = || {

@@ -444,3 +444,43 @@ fn what_keeps_a_profile_from_being_installed_keeps_pods_away_and_is_told() {
     let report = agent.state.report();
     assert!(!report.ready && report.message.contains("no space left"));
 }
+
+#[test]
+fn what_pods_of_the_other_api_use_is_told_apart_and_nothing_is_done_for_them() {
+    let mut agent = Agent::new();
+    agent.event(Event::AgentsPod(uid(7)));
+    agent.event(Event::AgentsPod(uid(8)));
+    let used = |n: u8, cpu_micros, at_micros| PodUsage {
+        uid: uid(n),
+        cpu_micros,
+        working_set_bytes: 5,
+        at_micros,
+    };
+    agent.time = agent.time + at(20);
+    let actions = agent.event(Event::Wake);
+    assert!(
+        actions.contains(&Action::Sample(vec![uid(7), uid(8)])),
+        "{actions:?}"
+    );
+    agent.event(Event::Sampled(Ok(vec![used(7, 100, 0), used(8, 0, 0)])));
+    let samples = vec![used(7, 300, 1000), used(8, 50, 1000), used(9, 9, 1000)];
+    let actions = agent.event(Event::Sampled(Ok(samples)));
+    let counted = Action::CountCpu {
+        sandboxes: 0,
+        agents: 250,
+    };
+    assert_eq!(actions, [counted]);
+    let summary = agent.state.summary();
+    assert_eq!(
+        (
+            summary.agents_memory_bytes,
+            summary.memory_bytes,
+            summary.pods
+        ),
+        (10, 0, 0)
+    );
+    agent.event(Event::AgentsPodsListed([uid(8)].into()));
+    assert_eq!(agent.state.summary().agents_memory_bytes, 5);
+    agent.event(Event::AgentsPodGone(uid(8)));
+    assert_eq!(agent.state.summary().agents_memory_bytes, 0);
+}

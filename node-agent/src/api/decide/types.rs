@@ -34,6 +34,12 @@ pub enum Event {
     PodGone(PodUid),
     /// A list was complete: these pods are there and no other.
     PodsListed(BTreeSet<PodUid>),
+    /// A pod of a Sandbox of agents.x-k8s.io is there.
+    AgentsPod(PodUid),
+    /// One is gone.
+    AgentsPodGone(PodUid),
+    /// These are there and no other.
+    AgentsPodsListed(BTreeSet<PodUid>),
     /// A scheduler replica said something.
     Stream(Replica, StreamMessage),
     /// A replica's stream ended.
@@ -201,8 +207,13 @@ pub enum Action {
     CountPublished(Duration),
     /// Count a refusal.
     CountRefused(AgentRefusal),
-    /// Add CPU time of sandboxes, in microseconds.
-    CountCpu(u64),
+    /// Pods used so much CPU time more, in microseconds: the sandboxes, and those of agents.x-k8s.io.
+    CountCpu {
+        /// Of managed pods.
+        sandboxes: u64,
+        /// Of pods of Sandboxes of agents.x-k8s.io.
+        agents: u64,
+    },
 }
 
 /// Numbers for the metrics.
@@ -228,6 +239,8 @@ pub struct Summary {
     pub profiles_refused: usize,
     /// Working set of all managed pods, in bytes.
     pub memory_bytes: u64,
+    /// Working set of the pods of agents.x-k8s.io.
+    pub agents_memory_bytes: u64,
     /// Whether assignments are on their way.
     pub busy: bool,
 }
