@@ -24,6 +24,9 @@ pub struct Args {
     /// Seconds of the rate mode.
     #[arg(long, default_value_t = 20)]
     pub rate_seconds: u32,
+    /// Sandboxes of agents.x-k8s.io made at once; 0 leaves them out.
+    #[arg(long, default_value_t = 50)]
+    pub agents: u32,
     /// Queries through the DNS proxy, and as many past it; 0 leaves the proxy out.
     #[arg(long, default_value_t = 3000)]
     pub dns_queries: u32,

@@ -1,8 +1,9 @@
 //! The load generator, and the measuring tools that the end-to-end tests share with it.
 //!
 //! `main.rs` reads the arguments; [`run`] is the order of the measurements; every number that is printed comes
-//! from [`stats`], [`requests`], [`process`] or [`footprint`].
+//! from [`stats`], [`requests`], [`process`], [`agents`] or [`footprint`].
 
+pub mod agents;
 pub mod args;
 pub mod connect;
 pub mod footprint;

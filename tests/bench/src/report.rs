@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::agents::Agents;
 use crate::footprint::Footprint;
 use crate::process::Used;
 use crate::queries::Queries;
@@ -24,6 +25,8 @@ pub struct Report {
     pub rate: Summary,
     /// The DNS proxy; nothing where its node is not on this machine.
     pub queries: Option<Queries>,
+    /// Sandboxes of agents.x-k8s.io.
+    pub agents: Option<Agents>,
     /// Writes of an assignment, counted by the API server, with a pool that does not refill. Events apart.
     pub writes_per_assignment: f64,
     /// Events of an assignment, recorded after the fact.
@@ -85,6 +88,7 @@ impl Report {
             });
         }
         lines.extend(self.queries.iter().flat_map(Queries::lines));
+        lines.extend(self.agents.iter().map(Agents::line));
         lines.extend(self.footprint.as_ref().map(Footprint::line));
         lines
     }
@@ -106,6 +110,7 @@ mod tests {
             burst_with_rules: Summary::default(),
             rate: Summary::default(),
             queries: Some(Queries::default()),
+            agents: Some(Agents::default()),
             writes_per_assignment: 2.0,
             events_per_assignment: 1.0,
             writes: BTreeMap::new(),

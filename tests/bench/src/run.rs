@@ -15,6 +15,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
+use crate::agents::{self, Agents};
 use crate::args::Args;
 use crate::connect::{Account, connect, connect_as};
 use crate::footprint::{self, Cordon, Footprint};
@@ -193,6 +194,7 @@ impl Bench {
             .await?;
         self.scale(self.replicas).await?;
         let footprint = self.footprint().await?;
+        let agents = self.agents(&installation.python_image).await?;
         say(&format!(
             "floor p50 before {:.1} ms, after {:.1} ms",
             floor.summary(None).p50_ms,
@@ -218,6 +220,7 @@ impl Bench {
             burst_with_rules: with_rules.summary(Some(burst.p50_ms)),
             burst,
             queries,
+            agents,
             writes_per_assignment: per_assignment(total)?,
             events_per_assignment: per_assignment(events)?,
             writes: writes.0,
@@ -323,6 +326,22 @@ impl Bench {
         tokio::time::sleep(CALM).await;
         let length = Duration::from_secs(u64::from(footprint_seconds));
         footprint::measure(&full, length).await
+    }
+
+    /// The other API, with nothing else on the nodes.
+    async fn agents(&self, image: &str) -> Result<Option<Agents>> {
+        if self.args.agents == 0 {
+            return Ok(None);
+        }
+        say(&format!(
+            "{} Sandboxes of agents.x-k8s.io at once",
+            self.args.agents
+        ));
+        self.pool(0, 0).await?;
+        self.field.emptied().await?;
+        agents::measure(&self.client, image, self.args.agents)
+            .await
+            .map(Some)
     }
 
     /// Ends all sandboxes and waits until the pool is full again.
