@@ -62,6 +62,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         config_map: Some(args.ca_config_map.clone()),
         authority_name: "pilotlight node stream CA",
         server_name: args.stream_server_name.clone(),
+        protocols: &[b"h2", b"http/1.1"],
     };
     let (acceptor, _) = identity.acceptor().await?;
     let stream_listener = TcpListener::bind(args.stream_address)

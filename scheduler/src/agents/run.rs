@@ -19,7 +19,7 @@ use super::authority;
 use super::engine::Engine;
 use super::index::{Index, Input};
 use super::metrics::Metrics;
-use super::webhook::Webhook;
+use super::webhook::{self, Webhook};
 use crate::args::AgentsArgs;
 use crate::http;
 use crate::lease::{Elector, Leadership};
@@ -51,11 +51,8 @@ pub async fn run(args: AgentsArgs) -> anyhow::Result<()> {
     let http_listener = TcpListener::bind(args.http_address)
         .await
         .context("http address")?;
-    let http = tokio::spawn(http::run(
-        http_listener,
-        Arc::clone(&metrics),
-        synced_seen.clone(),
-    ));
+    let (serving, serving_seen) = watch::channel(false);
+    let http = tokio::spawn(http::run(http_listener, Arc::clone(&metrics), serving_seen));
 
     let identity = ServerIdentity {
         client: crd_client.clone(),
@@ -64,12 +61,15 @@ pub async fn run(args: AgentsArgs) -> anyhow::Result<()> {
         config_map: None,
         authority_name: "pilotlight webhook CA",
         server_name: format!("{}.{}.svc", args.webhook_service, args.namespace),
+        protocols: webhook::PROTOCOLS,
     };
     let (acceptor, authority) = identity.acceptor().await?;
     let listener = TcpListener::bind(args.webhook_address)
         .await
         .context("webhook address")?;
     let webhook = tokio::spawn(Webhook::new(Arc::clone(&metrics)).run(listener, acceptor));
+    // Ready is who converts: objects that are stored in the other version can be listed only then.
+    serving.send_replace(true);
     let trusted = tokio::spawn(authority::keep(crd_client, authority));
 
     let applier = Applier::new(

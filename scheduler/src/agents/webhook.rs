@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use pilotlight_common::agents::convert;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,7 +22,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::metrics::Metrics;
 
-/// Connections at once: an API server holds one or two.
+/// One review for each connection. The API server would send all that follow down one that it has, to a replica that hangs or is on a node that
+/// is gone, for most of a minute; a new one goes to a replica that is ready.
+pub const PROTOCOLS: &[&[u8]] = &[b"http/1.1"];
+/// Connections at once.
 const MAX_CONNECTIONS: usize = 64;
 /// Reviews at once.
 const MAX_REVIEWS: usize = 4;
@@ -89,18 +92,13 @@ impl Webhook {
             let this = Arc::clone(&self);
             async move { Ok::<_, Infallible>(this.respond(request).await) }
         });
-        let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder
-            .http1()
+        let served = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(PATIENCE);
-        builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(Duration::from_secs(10))
-            .max_concurrent_streams(16);
-        if let Err(error) = builder.serve_connection(TokioIo::new(tls), service).await {
-            tracing::debug!(error, "connection ended");
+            .header_read_timeout(PATIENCE)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(tls), service);
+        if let Err(error) = served.await {
+            tracing::debug!(%error, "connection ended");
         }
     }
 

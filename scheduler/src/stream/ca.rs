@@ -70,6 +70,8 @@ pub struct ServerIdentity {
     pub authority_name: &'static str,
     /// Name that clients expect.
     pub server_name: String,
+    /// Protocols that are spoken, the preferred one first.
+    pub protocols: &'static [&'static [u8]],
 }
 
 impl ServerIdentity {
@@ -94,7 +96,7 @@ impl ServerIdentity {
         let mut config = rustls::ServerConfig::builder()
             .with_no_client_auth()
             .with_single_cert(vec![certificate.der().clone()], key)?;
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        config.alpn_protocols = self.protocols.iter().map(|p| p.to_vec()).collect();
         Ok((TlsAcceptor::from(Arc::new(config)), cert_pem))
     }
 

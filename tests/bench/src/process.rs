@@ -79,11 +79,12 @@ pub fn find(program: &str) -> Result<Vec<Found>> {
     Ok(found)
 }
 
-/// CPU seconds and MiB of the processes of `program`, with what belongs together under one number.
+/// CPU seconds and MiB of the processes of `program` in pods of the workload of the same name, with what belongs together under one number.
 pub fn read(program: &str) -> Result<Reading> {
     let ticks = procfs::ticks_per_second();
     let mut reading = Reading::new();
-    for found in find(program)? {
+    let found = find(program)?.into_iter();
+    for found in found.filter(|found| found.host_name.starts_with(program)) {
         let Ok(stat) = procfs::process::Process::new(found.pid).and_then(|p| p.stat()) else {
             continue;
         };

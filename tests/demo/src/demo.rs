@@ -174,9 +174,7 @@ async fn take_one(
     let accepted = clock.elapsed();
     let running = tokio::time::timeout(SANDBOX_LIMIT, until_running(&mut events))
         .await
-        .with_context(|| {
-            format!("the sandbox does not run; see `kubectl describe sandbox {name}`")
-        })??;
+        .with_context(|| format!("the sandbox does not run; see `kubectl describe sb {name}`"))??;
     let seen = clock.elapsed();
 
     let status = running.status.clone().unwrap_or_default();
@@ -279,9 +277,9 @@ Go on by hand:
   export KUBECONFIG={kubeconfig}
   alias kubectl={kubectl}
   kubectl get sandboxes,warmpools,warmpods
-  kubectl describe sandbox {sandbox}
+  kubectl describe sb {sandbox}
   kubectl exec -it {pod} -c {CONTAINER} -- python3
-  kubectl delete sandbox {sandbox}        # its pod goes, the pool refills
+  kubectl delete sb {sandbox}        # its pod goes, the pool refills
 {down}"
     )
 }

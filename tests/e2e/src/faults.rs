@@ -17,6 +17,8 @@ use crate::environment::{Environment, PATIENCE};
 /// Lease of the schedulers, and the name of their Deployment.
 const SCHEDULER: &str = "pilotlight-scheduler";
 const AGENT: &str = "pilotlight-node-agent";
+/// Deployment of the controller of agents.x-k8s.io; it is the same program.
+const CONTROLLER: &str = "pilotlight-agents";
 
 /// Where faults can be made.
 pub struct Faults {
@@ -33,6 +35,17 @@ impl Drop for Halted {
             let _ = kill(Pid::from_raw(*pid), Signal::SIGCONT);
         }
     }
+}
+
+/// The scheduler's program in the pods of one of its Deployments.
+fn replicas(deployment: &str) -> Result<Vec<Found>> {
+    let mut found = find(SCHEDULER)?;
+    found.retain(|found| found.host_name.starts_with(deployment));
+    ensure!(
+        !found.is_empty(),
+        "no process of {deployment} is on this machine"
+    );
+    Ok(found)
 }
 
 impl Faults {
@@ -91,12 +104,12 @@ impl Faults {
 
     /// Processes of all scheduler replicas.
     pub fn schedulers(&self) -> Result<Vec<Found>> {
-        let found = find(SCHEDULER)?;
-        ensure!(
-            !found.is_empty(),
-            "no process of the scheduler is on this machine"
-        );
-        Ok(found)
+        replicas(SCHEDULER)
+    }
+
+    /// Processes of all replicas of the controller of agents.x-k8s.io.
+    pub fn controllers(&self) -> Result<Vec<Found>> {
+        replicas(CONTROLLER)
     }
 
     /// The process of one scheduler replica.
@@ -155,6 +168,7 @@ impl Faults {
         let mut commands = Vec::new();
         for object in [
             "deployment/pilotlight-scheduler",
+            "deployment/pilotlight-agents",
             "daemonset/pilotlight-node-agent",
         ] {
             let mut command = installation.kubectl();

@@ -15,6 +15,8 @@ use crate::environment::Environment;
 pub const AGENT: &str = "pilotlight-node-agent";
 /// The same of the scheduler.
 pub const SCHEDULER: &str = "pilotlight-scheduler";
+/// The same of the controller of agents.x-k8s.io, which is the scheduler's program.
+pub const CONTROLLER: &str = "pilotlight-agents";
 
 /// Where `api` finds its token for the API server.
 const TOKEN_FILE: &str = "var/run/secrets/kubernetes.io/serviceaccount/token";

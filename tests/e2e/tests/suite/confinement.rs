@@ -1,6 +1,7 @@
 //! What the policies refuse, by the tokens of those whom they hold: a node's agent, the scheduler, and everybody else.
 
 pub(crate) mod agent;
+mod controller;
 mod others;
 mod scheduler;
 

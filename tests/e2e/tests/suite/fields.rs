@@ -161,10 +161,7 @@ fn the_status_of_a_sandbox_says_where_it_is_and_how_it_is_reached() {
             .ask("waiting", json!({ "runtime": "no-such-runtime" }))
             .await?;
         scene.refused("waiting", "RuntimeNotFound").await?;
-        let table = scene
-            .kubectl(&["get", "sandboxes", "-o", "wide"])
-            .await?
-            .out;
+        let table = scene.kubectl(&["get", "sb", "-o", "wide"]).await?.out;
         for word in [
             &pod,
             &endpoint,

@@ -195,7 +195,7 @@ fn an_image_that_cannot_be_had_is_said_of_its_runtime_and_its_sandboxes_and_harm
             "{}",
             shown.data["status"]
         );
-        let table = scene.kubectl(&["get", "sandbox", "waiting"]).await?.out;
+        let table = scene.kubectl(&["get", "sb", "waiting"]).await?.out;
         ensure!(table.contains("ImagePullFailed"), "{table}");
         scene.others_are_served("another").await
     });

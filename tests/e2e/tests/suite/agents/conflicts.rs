@@ -134,8 +134,20 @@ fn what_cannot_be_made_is_said_and_made_once_it_can_be() {
             .says("a", "Ready", "False ReconcilerError Error seen: ")
             .await?;
         scene.warned("a", "FailedCreate").await?;
+        // One that poses as a pod of the other API is refused, whoever makes it.
+        let posing = json!({ "labels": { "app.kubernetes.io/managed-by": "pilotlight" } });
+        agents
+            .create(
+                "posing",
+                json!({ "podTemplate": { "metadata": posing, "spec": agents.idle() } }),
+            )
+            .await?;
+        agents
+            .says("posing", "Ready", "False ReconcilerError Error seen: ")
+            .await?;
         scene.kubectl(&["delete", "quota", quota]).await?;
         agents.ready("a").await?;
+        ensure!(agents.seen_pod("posing").is_err(), "it got its pod");
         agents.end().await
     });
 }

@@ -202,7 +202,7 @@ fn a_pinned_sandbox_is_alone_on_its_cpus_and_the_others_keep_the_floor() {
         );
         let shown: Value = serde_json::from_str(
             &scene
-                .kubectl(&["get", "sandbox", "pinned", "-o", "json"])
+                .kubectl(&["get", "sb", "pinned", "-o", "json"])
                 .await?
                 .out,
         )?;
@@ -322,7 +322,7 @@ fn more_cpus_than_any_node_has_are_refused_with_the_most_that_can_be_had() {
             json!({ "resources": { "cpu": "5000.0", "memory": "48Mi", "cpuPinning": true } });
         scene.ask("many", many).await?;
         scene.refused("many", "CpuPinningUnavailable").await?;
-        let said = scene.kubectl(&["describe", "sandbox", "many"]).await?.out;
+        let said = scene.kubectl(&["describe", "sb", "many"]).await?.out;
         ensure!(said.contains("the most that any node can give"), "{said}");
         Ok(())
     });
