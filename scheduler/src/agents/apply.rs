@@ -4,7 +4,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use k8s_openapi::NamespaceResourceScope;
@@ -29,7 +29,7 @@ use crate::lease::Leadership;
 /// Longest a single write may take before its outcome counts as unknown.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Sandboxes written for at once. More connections than this only queue up inside the API server.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 64;
 /// Longest reason of a refusal that is told: it stands in a condition.
 const LONGEST: usize = 1024;
 
@@ -67,12 +67,21 @@ impl Applier {
     }
 
     /// Starts carrying work out; what came of it comes back as an input.
-    pub fn start(self: &Arc<Self>, work: Work) {
+    /// `heard` is when the news came that ask for it; none where it is time that does.
+    pub fn start(self: &Arc<Self>, work: Work, heard: Option<Instant>) {
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let Work { key, writes } = work;
             let outcomes = match this.permits.acquire().await {
-                Ok(_permit) => join_all(writes.iter().map(|write| this.write(write))).await,
+                Ok(_permit) => {
+                    if let Some(heard) = heard {
+                        let after = heard.elapsed();
+                        for write in &writes {
+                            this.metrics.reacted(write, after);
+                        }
+                    }
+                    join_all(writes.iter().map(|write| this.write(write))).await
+                }
                 Err(_) => return,
             };
             let mut refusals = Vec::new();

@@ -68,10 +68,7 @@ impl Engine {
                 _ = gauges.tick() => self.set_gauges(),
             }
             for work in self.index.work(Timestamp::now()) {
-                self.applier.start(work);
-                if let Some(heard) = heard {
-                    self.metrics.reaction.observe(heard.elapsed().as_secs_f64());
-                }
+                self.applier.start(work, heard);
             }
             if self.index.is_synced() {
                 self.synced

@@ -1,6 +1,7 @@
 //! Metrics of the controller. Counted by [`super::apply`], [`super::engine`] and [`super::webhook`].
 
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -18,6 +19,12 @@ struct WriteLabels {
     outcome: &'static str,
 }
 
+/// What is written.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct ActionLabels {
+    action: &'static str,
+}
+
 /// Whether Sandboxes can be used.
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct ReadyLabels {
@@ -30,8 +37,7 @@ pub struct Metrics {
     registry: Registry,
     writes: Family<WriteLabels, Counter>,
     sandboxes: Family<ReadyLabels, Gauge<i64, AtomicI64>>,
-    /// Seconds from the creation's event to the request for the pod.
-    pub reaction: Histogram,
+    reaction: Family<ActionLabels, Histogram, fn() -> Histogram>,
     /// Objects converted.
     pub converted: Counter,
     /// Reviews that were refused.
@@ -44,7 +50,8 @@ impl Default for Metrics {
         let writes = Family::default();
         let sandboxes = Family::default();
         // 0.1 ms to 1.6 s.
-        let reaction = Histogram::new(exponential_buckets(0.0001, 2.0, 15));
+        let buckets: fn() -> Histogram = || Histogram::new(exponential_buckets(0.0001, 2.0, 15));
+        let reaction = Family::new_with_constructor(buckets);
         let converted = Counter::default();
         let not_converted = Counter::default();
         registry.register(
@@ -59,8 +66,8 @@ impl Default for Metrics {
         );
         registry.register(
             "reaction_seconds",
-            "From the news of a change to the first write for it",
-            reaction.clone(),
+            "From the news of a change to the request for the write that it asks for, by action",
+            Family::clone(&reaction),
         );
         registry.register(
             "converted_objects",
@@ -92,17 +99,7 @@ impl AsRef<Registry> for Metrics {
 impl Metrics {
     /// Counts a write.
     pub fn count(&self, write: &Write, outcome: &Outcome) {
-        let action = match write {
-            Write::Create { kind, .. } => match kind {
-                Kind::Claim => "create_claim",
-                Kind::Pod => "create_pod",
-                Kind::Service => "create_service",
-            },
-            Write::Patch { .. } => "patch",
-            Write::Delete { .. } => "delete",
-            Write::Status { .. } => "status",
-            Write::DeleteSandbox(_) => "delete_sandbox",
-        };
+        let action = action(write);
         let outcome = match outcome {
             Outcome::Is(_) | Outcome::Done => "done",
             Outcome::Was(_) | Outcome::Stale => "stale",
@@ -113,6 +110,14 @@ impl Metrics {
             .inc();
     }
 
+    /// A write goes out, so long after the news that asked for it.
+    pub fn reacted(&self, write: &Write, after: Duration) {
+        let action = action(write);
+        self.reaction
+            .get_or_create_owned(&ActionLabels { action })
+            .observe(after.as_secs_f64());
+    }
+
     /// How many Sandboxes there are.
     pub fn set_sandboxes(&self, ready: i64, not_ready: i64) {
         for (label, count) in [("true", ready), ("false", not_ready)] {
@@ -120,5 +125,19 @@ impl Metrics {
                 .get_or_create_owned(&ReadyLabels { ready: label })
                 .set(count);
         }
+    }
+}
+
+fn action(write: &Write) -> &'static str {
+    match write {
+        Write::Create { kind, .. } => match kind {
+            Kind::Claim => "create_claim",
+            Kind::Pod => "create_pod",
+            Kind::Service => "create_service",
+        },
+        Write::Patch { .. } => "patch",
+        Write::Delete { .. } => "delete",
+        Write::Status { .. } => "status",
+        Write::DeleteSandbox(_) => "delete_sandbox",
     }
 }

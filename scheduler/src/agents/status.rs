@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 
 use super::view::{Ownership, PodView, SandboxView, ServiceView};
 
-/// How long a change that is of no use to anybody yet waits for the next one: a pod on its way to Ready has three of them within two
-/// seconds, and each would be a write.
-const SETTLE: SignedDuration = SignedDuration::from_secs(1);
+/// How long the first word of a Sandbox waits for a better one. What changes until its pod is ready is of no use to anybody, and a pod on its
+/// way has three such changes within two seconds, each of them a write.
+const FIRST_WORD: SignedDuration = SignedDuration::from_secs(1);
+/// How long the next ones wait.
+const NEXT_WORD: SignedDuration = SignedDuration::from_secs(3);
 
 /// What was found of a Sandbox.
 pub struct Findings<'a> {
@@ -125,7 +127,11 @@ pub fn due(
     if matters {
         Some(now)
     } else {
-        Some(last.saturating_add(SETTLE).unwrap_or(now))
+        let wait = match before.conditions {
+            None => FIRST_WORD,
+            Some(_) => NEXT_WORD,
+        };
+        Some(last.saturating_add(wait).unwrap_or(now))
     }
 }
 

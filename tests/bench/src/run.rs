@@ -339,7 +339,7 @@ impl Bench {
         ));
         self.pool(0, 0).await?;
         self.field.emptied().await?;
-        agents::measure(&self.client, image, self.args.agents)
+        agents::measure(&self.client, &self.system, image, self.args.agents)
             .await
             .map(Some)
     }
