@@ -52,7 +52,6 @@ fn a_controller_that_ends_or_hangs_is_followed_by_another_and_conversion_goes_on
         let spec = json!({ "podTemplate": { "spec": agents.idle() } });
         agents.create("before", spec.clone()).await?;
         agents.ready("before").await?;
-        let uid = agents.pod_uid("before")?;
         // The leader hangs with half of its work done: it holds its lease until that is over.
         let halted = faults.halt(vec![pid_of(&first)?])?;
         let since = Instant::now();
@@ -63,6 +62,7 @@ fn a_controller_that_ends_or_hangs_is_followed_by_another_and_conversion_goes_on
             since.elapsed().as_millis()
         );
         agents.ready("during").await?;
+        let uid = agents.pod_uid("during")?;
         // The other replica alone converts, though half of the API server's requests would go to the one that hangs.
         for replicas in [0, 1] {
             let patch = json!({ "spec": { "replicas": replicas } });
@@ -71,7 +71,7 @@ fn a_controller_that_ends_or_hangs_is_followed_by_another_and_conversion_goes_on
         drop(halted);
         // Back from its pause, it does nothing that the other does already.
         agents.ready("before").await?;
-        ensure!(agents.pod_uid("before")? == uid, "its pod was replaced");
+        ensure!(agents.pod_uid("during")? == uid, "its pod was replaced");
         faults.kill([pid_of(&second)?])?;
         agents.create("after", spec).await?;
         agents.ready("after").await?;

@@ -70,7 +70,7 @@ fn a_lost_node_is_told_to_its_sandboxes_and_new_ones_go_elsewhere() {
         if result.is_ok() && healed.is_ok() {
             agents.another_pod("beside", &uid).await?;
             agents.ready("beside").await?;
-            agents.end().await?;
+            agents.delete("beside").await?;
         }
         println!(
             "node lost: all well again {} ms after it was off",
