@@ -2,6 +2,7 @@
 //!
 //! `watches` -> `engine` (which owns the `index` and asks it to `decide`) -> `apply`, the only module that
 //! writes. `stream` serves the node agents from the index of every replica; `lease` decides which replica acts.
+//! `agents` is the other program of this crate: the controller of agents.x-k8s.io.
 
 pub mod action;
 pub mod agents;

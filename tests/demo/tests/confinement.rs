@@ -15,6 +15,7 @@ mod tests {
 
     const AGENT: &str = "system:serviceaccount:pilotlight-system:pilotlight-node-agent";
     const SCHEDULER: &str = "system:serviceaccount:pilotlight-system:pilotlight-scheduler";
+    const CONTROLLER: &str = "system:serviceaccount:pilotlight-system:pilotlight-agents";
 
     /// The policies that refuse; the one that only warns is not of these.
     fn policies(objects: &[Value]) -> Vec<&Value> {
@@ -44,7 +45,7 @@ mod tests {
     fn every_policy_refuses_everywhere_and_says_what_to_do_instead_of_failing_open() {
         let objects = render(&[]);
         let policies = policies(&objects);
-        assert_eq!(policies.len(), 16);
+        assert_eq!(policies.len(), 18);
         for policy in policies {
             let binding = find(&objects, "ValidatingAdmissionPolicyBinding", name(policy));
             let spec = &binding["spec"];
@@ -79,23 +80,20 @@ mod tests {
             (&["--set", "fullnameOverride=other"], "other"),
         ] {
             let objects = render(values);
-            for program in ["scheduler", "node-agent"] {
+            for (program, policies_of, least) in [
+                ("scheduler", "scheduler-", 5),
+                ("node-agent", "agent-", 5),
+                ("agents", "agents-", 2),
+            ] {
                 let account = format!("{prefix}-{program}");
                 find(&objects, "ServiceAccount", &account);
                 let user = format!("'system:serviceaccount:{NAMESPACE}:{account}'");
-                let of_program = format!(
-                    "{prefix}-{}",
-                    if program == "scheduler" {
-                        "scheduler-"
-                    } else {
-                        "agent-"
-                    }
-                );
+                let of_program = format!("{prefix}-{policies_of}");
                 let own: Vec<&Value> = policies(&objects)
                     .into_iter()
                     .filter(|policy| name(policy).starts_with(&of_program))
                     .collect();
-                assert!(own.len() >= 5, "{account}");
+                assert!(own.len() >= least, "{account}");
                 for policy in own {
                     assert_eq!(
                         policy["spec"]["matchConditions"][0]["expression"],
@@ -180,15 +178,30 @@ mod tests {
                 "llmsafespace.dev/runtimeenvironments/status: patch",
                 "it says how a runtime fares, to people",
             ),
+            (
+                "agents.x-k8s.io/sandboxes: delete",
+                "a Sandbox ends at the time that its user gave; its pod is held",
+            ),
+            (
+                "agents.x-k8s.io/sandboxes/status: patch",
+                "it says how a Sandbox fares; nothing is done by it",
+            ),
+            (
+                "agents.x-k8s.io/sandboxes/finalizers: update",
+                "it changes nothing: it is asked for when an owner is named",
+            ),
         ]);
         let mut unused: BTreeSet<&str> = free.keys().copied().collect();
         for (role, user) in [
             ("pilotlight-node-agent", AGENT),
             ("pilotlight-scheduler", SCHEDULER),
+            ("pilotlight-agents", CONTROLLER),
         ] {
             for right in rights(find(&objects, "ClusterRole", role)) {
                 let (what, verbs) = right.split_once(": ").unwrap();
                 let (group, resource) = what.split_once('/').unwrap();
+                // A right to one name is held as one to all.
+                let resource = resource.split('[').next().unwrap();
                 for verb in verbs.split(' ') {
                     let operation = match verb {
                         "create" => "CREATE",

@@ -1,10 +1,12 @@
 //! What becomes of a Sandbox over time: pods that go, end, fail or are stuck, edits, and its end.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use pilotlight_bench::objects;
 use pilotlight_common::agents::names::RECREATE_FAILED_POD;
 use pilotlight_e2e::agents::{Agents, beta, said, services, status};
@@ -32,6 +34,7 @@ fn a_pod_that_goes_is_made_again_and_one_that_is_stuck_is_waited_for() {
                 == pod.data.pointer("/spec/nodeName").and_then(Value::as_str)
         );
         ensure!(said(&sandbox, "PodScheduled") == "True PodScheduled ");
+        used(&agents).await?;
         // Deleted by somebody.
         let uid = agents.pod_uid("a")?;
         scene
@@ -79,6 +82,33 @@ fn a_pod_that_goes_is_made_again_and_one_that_is_stuck_is_waited_for() {
         agents.ready("a").await?;
         agents.end().await
     });
+}
+
+/// What the pods use is told by the agents of their nodes, soon.
+async fn used(agents: &Agents) -> Result<()> {
+    let system = &agents.scene.environment.installation.namespace;
+    let pods: Api<Pod> = Api::namespaced(agents.scene.client().clone(), system);
+    let of_agents = ListParams::default().labels("app.kubernetes.io/component=node-agent");
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let mut bytes = 0;
+        for pod in pods.list(&of_agents).await?.items {
+            let name = pod.metadata.name.unwrap_or_default();
+            let path = format!("/api/v1/namespaces/{system}/pods/{name}:9090/proxy/metrics");
+            let request = http::Request::get(path).body(Vec::new())?;
+            let metrics = agents.scene.client().request_text(request).await?;
+            let told = metrics.lines().find_map(|line| {
+                line.strip_prefix("pilotlight_agent_agents_memory_working_set_bytes ")
+            });
+            bytes += told.context("no such metric")?.parse::<u64>()?;
+        }
+        if bytes > 1 << 20 {
+            return Ok(());
+        }
+        ensure!(Instant::now() < until, "the agents tell of {bytes} bytes");
+        // A metric is there to be asked for again; samples are taken every ten seconds.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 #[test]

@@ -127,3 +127,23 @@ async fn refused(scene: &Scene, confined: &Value) -> Result<()> {
         .await?;
     Ok(())
 }
+
+#[test]
+fn the_chart_does_not_take_over_a_crd_that_another_release_brought() {
+    scene("agents-second", |scene| async move {
+        let chart = pilotlight_demo::workspace().join("deploy/chart");
+        let mut helm = scene.environment.installation.helm();
+        helm.args(["install", "second"]).arg(&chart).args([
+            "--namespace",
+            &scene.namespace,
+            "--dry-run=server",
+        ]);
+        let tried = tokio::task::spawn_blocking(move || helm.output()).await??;
+        let said = String::from_utf8_lossy(&tried.stderr).into_owned();
+        ensure!(
+            !tried.status.success() && said.contains("Set agents.enabled=false"),
+            "{said}"
+        );
+        Ok(())
+    });
+}
