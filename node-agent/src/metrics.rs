@@ -105,11 +105,40 @@ impl Default for Metrics {
             ready: Gauge::default(),
         };
         metrics.register();
+        metrics.register_usage();
         metrics
     }
 }
 
 impl Metrics {
+    fn register_usage(&mut self) {
+        let r = &mut self.registry;
+        r.register_with_unit(
+            "sandbox_cpu",
+            "CPU time of all managed pods of the node since the agent started",
+            Unit::Seconds,
+            self.cpu_seconds.clone(),
+        );
+        r.register_with_unit(
+            "sandbox_memory_working_set",
+            "Working set of all managed pods of the node",
+            Unit::Bytes,
+            self.memory.clone(),
+        );
+        r.register_with_unit(
+            "agents_cpu",
+            "CPU time of the node's pods of agents.x-k8s.io since the agent started",
+            Unit::Seconds,
+            self.agents_cpu_seconds.clone(),
+        );
+        r.register_with_unit(
+            "agents_memory_working_set",
+            "Working set of the node's pods of agents.x-k8s.io",
+            Unit::Bytes,
+            self.agents_memory.clone(),
+        );
+    }
+
     fn register(&mut self) {
         let r = &mut self.registry;
         r.register_with_unit(
@@ -147,30 +176,6 @@ impl Metrics {
             "host_errors",
             "Questions that the host process did not answer",
             self.host_errors.clone(),
-        );
-        r.register_with_unit(
-            "sandbox_cpu",
-            "CPU time of all managed pods of the node since the agent started",
-            Unit::Seconds,
-            self.cpu_seconds.clone(),
-        );
-        r.register_with_unit(
-            "sandbox_memory_working_set",
-            "Working set of all managed pods of the node",
-            Unit::Bytes,
-            self.memory.clone(),
-        );
-        r.register_with_unit(
-            "agents_cpu",
-            "CPU time of the node's pods of agents.x-k8s.io since the agent started",
-            Unit::Seconds,
-            self.agents_cpu_seconds.clone(),
-        );
-        r.register_with_unit(
-            "agents_memory_working_set",
-            "Working set of the node's pods of agents.x-k8s.io",
-            Unit::Bytes,
-            self.agents_memory.clone(),
         );
         r.register("pods", "Managed pods of the node", self.pods.clone());
         r.register(

@@ -146,7 +146,7 @@ mod tests {
         #[test]
         fn nothing_is_lost_from_the_first_version_and_back(object in sandbox(ALPHA, prop_oneof![
             Just(None),
-            (0..=1).prop_map(|n| Some(("replicas", n.into()))),
+            (0..=1_i64).prop_map(|n| Some(("replicas", n.into()))),
         ])) {
             let there = convert(object.clone(), BETA).unwrap();
             prop_assert_eq!(&there["apiVersion"], BETA);

@@ -1,5 +1,5 @@
 //! The Sandbox that a client writes who keeps a pod up and runs commands in it: `agents.x-k8s.io/v1alpha1`, with the security
-//! [`baseline`](crate::baseline) of this project. Called by `pilotlight-sandbox-manifest`.
+//! [`baseline`] of this project. Called by `pilotlight-sandbox-manifest`.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
 //! The `Sandbox` of `agents.x-k8s.io`: a long-lived pod of a name that its user knows, as kubernetes-sigs/agent-sandbox defines it.
 //!
-//! Both versions are served. [`v1beta1`] is stored; [`convert`] turns one into the other and is called by the scheduler's webhook;
+//! Both versions are served. [`v1beta1`] is stored; [`convert()`] turns one into the other and is called by the scheduler's webhook;
 //! [`manifest`] writes the Sandbox that a client of the first version creates, and is called by `pilotlight-sandbox-manifest`.
 //! The controller is in the scheduler.
 

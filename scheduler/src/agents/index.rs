@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::{SignedDuration, Timestamp};
-use pilotlight_common::agents::names::{NAME_HASH_LABEL, name_hash};
+use pilotlight_common::agents::names::name_hash;
 use pilotlight_common::agents::v1beta1::SandboxStatus;
 
+use super::children::{Children, Touched, take};
 use super::decide::{Known, decide};
 use super::pod::claim_name;
-use super::view::{Child, ClaimView, PodView, SandboxView, ServiceView};
+use super::timers::Timers;
+use super::view::{ClaimView, PodView, SandboxView, ServiceView};
 use super::write::{Found, Kind, Outcome, Slot, Write};
 use crate::input::Change;
-use crate::view::{Key, View};
+use crate::view::Key;
 
 /// How long an object that the watches do not show is believed to be as it was found: one without our label, which stands in the way.
 const STRANGER: SignedDuration = SignedDuration::from_secs(5);
@@ -21,8 +23,6 @@ const FIRST_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 const STALE_PAUSE: SignedDuration = SignedDuration::from_millis(100);
 /// Longest pause.
 const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(60);
-/// Objects that are gone and whose creation may still be reported.
-const GONE: usize = 4096;
 
 /// One change of the world.
 #[derive(Debug)]
@@ -64,56 +64,6 @@ struct Failure {
     message: String,
     pause: SignedDuration,
     again: Timestamp,
-}
-
-/// When to look at Sandboxes again.
-#[derive(Debug, Default)]
-struct Timers {
-    at: BTreeMap<Key, Timestamp>,
-    order: BTreeSet<(Timestamp, Key)>,
-}
-
-impl Timers {
-    fn set(&mut self, key: &Key, at: Timestamp) {
-        self.clear(key);
-        self.at.insert(key.clone(), at);
-        self.order.insert((at, key.clone()));
-    }
-
-    fn clear(&mut self, key: &Key) {
-        if let Some(at) = self.at.remove(key) {
-            self.order.remove(&(at, key.clone()));
-        }
-    }
-
-    fn take_due(&mut self, now: Timestamp) -> Vec<Key> {
-        let due = self.order.iter().take_while(|(at, _)| *at <= now);
-        let due: Vec<Key> = due.map(|(_, key)| key.clone()).collect();
-        for key in &due {
-            self.clear(key);
-        }
-        due
-    }
-}
-
-/// Objects of one kind.
-#[derive(Debug)]
-struct Children<T> {
-    all: BTreeMap<Key, Child<T>>,
-    /// Their names by the UIDs of their owners.
-    by_owner: BTreeMap<String, BTreeSet<Key>>,
-    /// Those that the watches do not show, and until when they are believed.
-    strangers: BTreeMap<Key, Timestamp>,
-}
-
-impl<T> Default for Children<T> {
-    fn default() -> Self {
-        Self {
-            all: BTreeMap::new(),
-            by_owner: BTreeMap::new(),
-            strangers: BTreeMap::new(),
-        }
-    }
 }
 
 /// The index.
@@ -480,129 +430,4 @@ impl Index {
             identity.deleting = true;
         }
     }
-}
-
-/// What a change is of concern for.
-#[derive(Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Touched {
-    key: Key,
-    hash: String,
-    owner: Option<String>,
-}
-
-impl Touched {
-    fn by<T>(child: &Child<T>) -> Self {
-        Self {
-            key: child.identity.key.clone(),
-            hash: child
-                .labels
-                .get(NAME_HASH_LABEL)
-                .cloned()
-                .unwrap_or_default(),
-            owner: child.controller().map(|owner| owner.name.clone()),
-        }
-    }
-}
-
-impl<T> Children<T> {
-    /// Those that an object owns.
-    fn of(&self, owner: &str) -> impl Iterator<Item = &Child<T>> {
-        let keys = self.by_owner.get(owner).into_iter().flatten();
-        keys.filter_map(|key| self.all.get(key))
-    }
-
-    fn insert(&mut self, child: Child<T>) {
-        let key = child.identity.key.clone();
-        self.remove(&key);
-        if let Some(owner) = child.controller() {
-            let uid = owner.uid.clone();
-            self.by_owner.entry(uid).or_default().insert(key.clone());
-        }
-        self.all.insert(key, child);
-    }
-
-    fn remove(&mut self, key: &Key) {
-        let Some(child) = self.all.remove(key) else {
-            return;
-        };
-        self.strangers.remove(key);
-        if let Some(owner) = child.controller()
-            && let Some(keys) = self.by_owner.get_mut(&owner.uid)
-        {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_owner.remove(&owner.uid);
-            }
-        }
-    }
-
-    fn forget_strangers(&mut self, now: Timestamp) {
-        let over = self.strangers.iter().filter(|(_, until)| **until <= now);
-        let over: Vec<Key> = over.map(|(key, _)| key.clone()).collect();
-        for key in over {
-            self.remove(&key);
-        }
-    }
-
-    fn put(&mut self, child: Child<T>, until: Timestamp, gone: &VecDeque<String>) {
-        let key = child.identity.key.clone();
-        if gone.contains(&child.identity.uid) {
-            return;
-        }
-        if let Some(known) = self.all.get(&key)
-            && known.identity.uid == child.identity.uid
-            && known.identity.revision >= child.identity.revision
-        {
-            return;
-        }
-        let stranger = !child.labels.contains_key(NAME_HASH_LABEL);
-        self.insert(child);
-        if stranger {
-            self.strangers.insert(key, until);
-        }
-    }
-}
-
-fn take<T>(
-    children: &mut Children<T>,
-    change: Change<Child<T>>,
-    gone: &mut VecDeque<String>,
-) -> BTreeSet<Touched> {
-    let mut touched = BTreeSet::new();
-    match change {
-        Change::Upsert(child) => {
-            let key = child.key().clone();
-            touched.insert(Touched::by(&child));
-            if let Some(known) = children.all.get(&key) {
-                touched.insert(Touched::by(known));
-                let late = known.identity.uid == child.identity.uid
-                    && known.identity.revision > child.identity.revision;
-                if late {
-                    return touched;
-                }
-            }
-            children.insert(child);
-        }
-        Change::Remove(key, uid) => {
-            if let Some(known) = children.all.get(&key) {
-                touched.insert(Touched::by(known));
-                if known.identity.uid == uid {
-                    children.remove(&key);
-                }
-            }
-            gone.push_back(uid);
-            while gone.len() > GONE {
-                gone.pop_front();
-            }
-        }
-        Change::Replace(list) => {
-            let before = std::mem::take(children);
-            touched.extend(before.all.values().map(Touched::by));
-            touched.extend(list.iter().map(Touched::by));
-            for child in list {
-                children.insert(child);
-            }
-        }
-    }
-    touched
 }

@@ -6,6 +6,7 @@
 
 mod apply;
 mod authority;
+mod children;
 pub mod decide;
 mod engine;
 pub mod index;
@@ -15,6 +16,7 @@ pub mod pod;
 mod run;
 pub mod service;
 pub mod status;
+mod timers;
 pub mod view;
 mod webhook;
 pub mod write;

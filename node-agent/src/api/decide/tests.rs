@@ -456,7 +456,7 @@ fn what_pods_of_the_other_api_use_is_told_apart_and_nothing_is_done_for_them() {
         working_set_bytes: 5,
         at_micros,
     };
-    agent.time = agent.time + at(20);
+    agent.time += at(20);
     let actions = agent.event(Event::Wake);
     assert!(
         actions.contains(&Action::Sample(vec![uid(7), uid(8)])),

@@ -1,7 +1,6 @@
 //! The end-to-end suite, on a real cluster. One binary, so that the installation is made once.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // Times and what was left out are for people to read.
 
-mod agents;
 mod alone;
 mod assignment;
 mod auth;
@@ -12,6 +11,7 @@ mod fields;
 mod input;
 mod lifecycle;
 mod network;
+mod other_api;
 mod pools;
 mod profiles;
 mod runtimes;
