@@ -1,5 +1,5 @@
 //! Has the API server trust the webhook: its certificate authority stands in the CRD, and is put back whenever somebody takes it out, such as
-//! an upgrade that applies the CRD anew. Every replica does so; what they write is the same. Started by [`super::run`].
+//! an upgrade that applies the CRD anew. Every replica does so; what they write is the same. Started by [`super::run()`].
 
 use std::time::Duration;
 

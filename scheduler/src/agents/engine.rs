@@ -1,4 +1,4 @@
-//! The engine: one task that owns the index. Inputs go in one at a time, work comes out. Started by [`super::run`].
+//! The engine: one task that owns the index. Inputs go in one at a time, work comes out. Started by [`super::run()`].
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The conversion webhook: turns Sandboxes of one version into the other for the API server. Started by [`super::run`] on every replica, leader
+//! The conversion webhook: turns Sandboxes of one version into the other for the API server. Started by [`super::run()`] on every replica, leader
 //! or not.
 //!
 //! Whoever reaches it may ask: an answer tells nothing but what was asked. So what it costs is bounded.
