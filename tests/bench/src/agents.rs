@@ -239,7 +239,10 @@ mod tests {
                 "pilotlight_agents_reaction_seconds_bucket{{le=\"{le}\",action=\"{action}\"}} {n}\n"
             )
         };
-        let before = parse(&(line("status", "0.001", 100) + &line("status", "+Inf", 100)));
+        let before: String = ["0.001", "0.002", "0.004", "+Inf"]
+            .map(|bound| line("status", bound, 100))
+            .concat();
+        let before = parse(&before);
         let now = line("status", "0.001", 100)
             + &line("status", "0.002", 110)
             + &line("status", "0.004", 120)

@@ -142,6 +142,6 @@ mod tests {
         for key in ["pods", "rss_mib", "idle_cpu_percent"] {
             assert!(json["footprint"][key].is_number(), "footprint.{key}");
         }
-        assert_eq!(report.lines().len(), 13);
+        assert_eq!(report.lines().len(), 14);
     }
 }
