@@ -13,6 +13,7 @@ use pilotlight_common::resolve::{Defaults, SeccompProfiles};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
 
 use crate::apply::{Applier, EventRecorder, PodSettings, StorageSettings};
 use crate::args::{Args, NetworkMode, ReclaimPolicy};
@@ -128,13 +129,21 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if let Some(part) = ended {
         bail!("{part} ended; the process ends with it");
     }
+    give_up(&stop, lease).await;
+    Ok(())
+}
+
+/// Says that it is over, and waits until the lease is another's to take. Also called by [`crate::agents::run()`].
+pub(crate) async fn give_up(
+    stop: &watch::Sender<bool>,
+    lease: JoinHandle<Result<(), crate::lease::LeaseError>>,
+) {
     tracing::info!("stopping");
     stop.send_replace(true);
     match tokio::time::timeout(RELEASE_TIMEOUT, lease).await {
         Ok(Ok(Ok(()))) => tracing::info!("lease given up"),
         other => tracing::warn!(?other, "lease was not given up"),
     }
-    Ok(())
 }
 
 fn pod_settings(args: &Args) -> PodSettings {

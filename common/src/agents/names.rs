@@ -13,8 +13,6 @@ pub const CREATED_BY: [&str; 4] = ["go-client", "python-client", "controller", "
 pub const PROPAGATED_LABELS: &str = "agents.x-k8s.io/propagated-labels";
 /// The same of annotations.
 pub const PROPAGATED_ANNOTATIONS: &str = "agents.x-k8s.io/propagated-annotations";
-/// Annotation of a Sandbox whose pod has another name than the Sandbox.
-pub const POD_NAME_ANNOTATION: &str = "agents.x-k8s.io/pod-name";
 /// Annotation that carries a trace; it is not a user's to put on a pod.
 pub const TRACE_CONTEXT_ANNOTATION: &str = "opentelemetry.io/trace-context";
 /// Prefixes of labels and annotations that no template can set: a Service would select the pods of somebody else by them.

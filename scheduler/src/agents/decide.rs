@@ -1,6 +1,7 @@
 //! What to do for one Sandbox: a pure function of what is known of it and the time. Called by [`super::index`].
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 
 use super::metadata;
@@ -175,10 +176,9 @@ fn claims(known: &Known<'_>, now: Timestamp, decision: &mut Decision, findings: 
                 decision.write(known, now, adopt(Kind::Claim, sandbox, found, &json!({})));
             }
             Ownership::Unowned => findings.errors.push(not_adopted("PVC", &name)),
-            Ownership::Foreign(owner) => findings.errors.push(format!(
-                "PVC {name:?} is owned by {}/{} (UID: {}), not by sandbox {:?}",
-                owner.kind, owner.name, owner.uid, sandbox.identity.key.name
-            )),
+            Ownership::Foreign(owner) => findings
+                .errors
+                .push(not_its_own(sandbox, "PVC", &name, owner)),
         }
     }
 }
@@ -239,10 +239,9 @@ fn the_pod(
             unknown(findings);
         }
         Ownership::Foreign(owner) => {
-            findings.errors.push(format!(
-                "pod {name:?} is owned by {}/{} (UID: {}), not by sandbox {:?}",
-                owner.kind, owner.name, owner.uid, sandbox.identity.key.name
-            ));
+            findings
+                .errors
+                .push(not_its_own(sandbox, "pod", name, owner));
             unknown(findings);
         }
     }
@@ -289,10 +288,7 @@ fn the_service<'a>(
             }
             findings.service = Some(found);
         }
-        Ownership::Foreign(owner) => findings.errors.push(format!(
-            "service {name:?} is owned by {}/{} (UID: {}), not by sandbox {:?}",
-            owner.kind, owner.name, owner.uid, sandbox.identity.key.name
-        )),
+        Ownership::Foreign(owner) => findings.errors.push(not_its_own(sandbox, "service", name, owner)),
         // Not asked for, and not its own: none of its business.
         _ if wanted.is_none() => {}
         Ownership::Unowned => findings.errors.push(not_adopted("service", name)),
@@ -338,6 +334,13 @@ fn drift(sandbox: &SandboxView, found: &ServiceView, with_ports: bool) -> Option
         changes["spec"]["ports"] = json!(ports);
     }
     (changes != json!({})).then_some(changes)
+}
+
+fn not_its_own(sandbox: &SandboxView, kind: &str, name: &str, owner: &OwnerReference) -> String {
+    format!(
+        "{kind} {name:?} is owned by {}/{} (UID: {}), not by sandbox {:?}",
+        owner.kind, owner.name, owner.uid, sandbox.identity.key.name
+    )
 }
 
 fn not_adopted(kind: &str, name: &str) -> String {

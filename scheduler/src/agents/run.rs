@@ -23,14 +23,12 @@ use super::webhook::{self, Webhook};
 use crate::args::AgentsArgs;
 use crate::http;
 use crate::lease::{Elector, Leadership};
-use crate::run::wait_then_elect;
+use crate::run::{give_up, wait_then_elect};
 use crate::stream::ServerIdentity;
 use crate::watches::watch as watch_kind;
 
 /// Inputs that may wait for the engine; a full queue slows the watches down.
 const INPUTS: usize = 4096;
-/// Most time to give the lease up at the end.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: AgentsArgs) -> anyhow::Result<()> {
@@ -110,12 +108,7 @@ pub async fn run(args: AgentsArgs) -> anyhow::Result<()> {
     if let Some(part) = ended {
         bail!("{part} ended; the process ends with it");
     }
-    tracing::info!("stopping");
-    stop.send_replace(true);
-    match tokio::time::timeout(RELEASE_TIMEOUT, lease).await {
-        Ok(Ok(Ok(()))) => tracing::info!("lease given up"),
-        other => tracing::warn!(?other, "lease was not given up"),
-    }
+    give_up(&stop, lease).await;
     Ok(())
 }
 

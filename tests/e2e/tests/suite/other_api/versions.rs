@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use pilotlight_bench::objects::{self, text};
+use pilotlight_bench::objects;
 use pilotlight_cluster::STORAGE_CLASS;
 use pilotlight_common::agents::v1beta1::OperatingMode;
 use pilotlight_common::agents::{PodMetadata, PodTemplate, v1alpha1, v1beta1};
@@ -156,7 +156,6 @@ async fn at_the_same_time(agents: &Agents, second: &Api<v1beta1::Sandbox>) -> Re
         .pods
         .expect(&agents.scene.namespace, "whole", |pod| {
             pod.is_some_and(|pod| {
-                text(pod, "/metadata/name");
                 let labels = pod.metadata.labels.clone().unwrap_or_default();
                 let notes = pod.metadata.annotations.clone().unwrap_or_default();
                 labels.get("by").is_some_and(|v| v == "first")
